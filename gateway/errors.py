@@ -1,0 +1,228 @@
+"""Everything that can go wrong, as one tree.
+
+    GatewayError                 what a caller is told: status, type, code, text, param, retry-after
+      InvalidRequest             400 invalid_request_error
+      AuthenticationFailed       401 authentication_error
+      ModelNotFound, NotFound    404 invalid_request_error
+      MethodNotAllowed           405 invalid_request_error
+      RequestTimeout             408 invalid_request_error
+      RequestTooLarge            413 invalid_request_error
+      HeadersTooLarge            431 invalid_request_error
+      Overloaded, NoBackend      503 overloaded_error
+      UpstreamFailed             502 upstream_error
+      UpstreamTimeout            504 upstream_error
+      InternalError              500 api_error
+    AttemptFailed                one attempt at one backend failed; the plan decides what comes next
+    RegistryInvalid              a registry that may not be started from, with every problem found
+    SettingsInvalid              settings that may not be started from
+
+Each GatewayError carries a public text (the tenant reads it) and an operator text (the log reads it). Only the
+public text ever leaves the data port. Nothing here knows of HTTP libraries or of a dialect's envelope.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gateway.model import Problem
+
+Outcome = Literal[
+    "ok",
+    "connect_error",
+    "connect_timeout",
+    "first_byte_timeout",
+    "idle_timeout",
+    "total_timeout",
+    "reset",
+    "protocol_error",
+    "rate_limited",
+    "server_error",
+    "error_in_body",
+    "misconfigured",
+    "refused",
+    "busy",
+    "cancelled",
+]
+"""How an attempt at a backend ended; also the label ``outcome`` of ``llm_gateway_upstream_attempts_total``."""
+
+TIMEOUT_OUTCOMES: frozenset[Outcome] = frozenset(
+    {"connect_timeout", "first_byte_timeout", "idle_timeout", "total_timeout"}
+)
+
+
+class GatewayError(Exception):
+    """A refusal or failure as the caller sees it.
+
+    ``message`` is public. ``detail`` is for the operator's log and must never be sent to a tenant. ``retry_after_s``
+    is a number of seconds (>= 0) for the ``retry-after`` header (RFC 9110, section 10.2.3).
+    """
+
+    status: ClassVar[int] = 500
+    kind: ClassVar[str] = "api_error"
+    code: str = "internal_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        detail: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        if code is not None:
+            self.code = code
+        self.param = param
+        self.detail = detail
+        self.retry_after_s = retry_after_s
+
+
+class InvalidRequest(GatewayError):
+    """The request itself is wrong; ``param`` names the field."""
+
+    status = 400
+    kind = "invalid_request_error"
+    code = "invalid_value"
+
+
+class AuthenticationFailed(GatewayError):
+    """Missing, unknown, expired or disabled credential: one text for all, the reason only in ``detail``."""
+
+    status = 401
+    kind = "authentication_error"
+    code = "invalid_api_key"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("Incorrect API key provided.", detail=detail)
+
+
+class ModelNotFound(GatewayError):
+    """No such scenario, or not for this caller: the same answer for both."""
+
+    status = 404
+    kind = "invalid_request_error"
+    code = "model_not_found"
+
+    def __init__(self, model: str) -> None:
+        shown = model if len(model) <= 128 else model[:125] + "..."
+        super().__init__(f"The model `{shown}` does not exist or you do not have access to it.", param="model")
+
+
+class NotFound(GatewayError):
+    """No such path on this port."""
+
+    status = 404
+    kind = "invalid_request_error"
+    code = "unknown_url"
+
+
+class MethodNotAllowed(GatewayError):
+    """The path exists, the method does not."""
+
+    status = 405
+    kind = "invalid_request_error"
+    code = "method_not_allowed"
+
+
+class RequestTimeout(GatewayError):
+    """The client took too long to send its body."""
+
+    status = 408
+    kind = "invalid_request_error"
+    code = "request_timeout"
+
+
+class RequestTooLarge(GatewayError):
+    """The body is larger than the configured bound."""
+
+    status = 413
+    kind = "invalid_request_error"
+    code = "request_too_large"
+
+
+class HeadersTooLarge(GatewayError):
+    """The request line and header fields are larger or more than the configured bounds (RFC 6585, section 5)."""
+
+    status = 431
+    kind = "invalid_request_error"
+    code = "request_headers_too_large"
+
+
+class Overloaded(GatewayError):
+    """No planned backend has room just now."""
+
+    status = 503
+    kind = "overloaded_error"
+    code = "overloaded"
+
+
+class NoBackend(GatewayError):
+    """The scenario has no backend that could be tried."""
+
+    status = 503
+    kind = "overloaded_error"
+    code = "no_backend"
+
+
+class UpstreamFailed(GatewayError):
+    """Every planned attempt failed."""
+
+    status = 502
+    kind = "upstream_error"
+    code = "upstream_failed"
+
+
+class UpstreamTimeout(GatewayError):
+    """The last planned attempt ran out of time."""
+
+    status = 504
+    kind = "upstream_error"
+    code = "upstream_timeout"
+
+
+class InternalError(GatewayError):
+    """A fault of the gateway itself; the public text says nothing else."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("The gateway failed to handle the request.", detail=detail)
+
+
+class AttemptFailed(Exception):
+    """One attempt at a backend failed.
+
+    ``detail`` is for operators. ``retry_after_s`` is what the backend asked for, in seconds. ``status`` is the
+    backend's HTTP status where it gave one. ``is_final`` forbids a further attempt: the backend had begun its answer,
+    or the time for the whole call is over.
+    """
+
+    def __init__(
+        self,
+        outcome: Outcome,
+        detail: str,
+        *,
+        status: int | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.outcome: Outcome = outcome
+        self.detail = detail
+        self.status = status
+        self.retry_after_s = retry_after_s
+        self.is_final = outcome == "total_timeout"
+
+
+class RegistryInvalid(Exception):
+    """The registry has problems and somebody is watching; ``problems`` lists every one."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__(f"{len(problems)} problem(s) in the registry")
+        self.problems = tuple(problems)
+
+
+class SettingsInvalid(Exception):
+    """A setting has a wrong value; the text names the setting and what was expected, one line each."""

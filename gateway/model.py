@@ -1,0 +1,233 @@
+"""The values that travel between packages: frozen, typed, without behaviour that does I/O.
+
+Money is an integer of nano-USD, durations are float seconds (``_s``), sizes are bytes. The registry compiles its
+documents to these values once per load; a request reads them and never changes them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+Provider = Literal["openai", "echo"]
+"""Wire dialects that a backend may speak today."""
+
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class Frozen(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of every value: immutable, cheap to make."""
+
+
+class Problem(Frozen, frozen=True):
+    """One thing wrong in the registry: where (file or resource), which object, which field, why."""
+
+    source: str
+    object: str
+    field: str
+    reason: str
+
+    def __str__(self) -> str:
+        place = " ".join(part for part in (self.source, self.object) if part)
+        return f"{place}: {self.field}: {self.reason}" if self.field else f"{place}: {self.reason}"
+
+
+class Timeouts(Frozen, frozen=True):
+    """How long an attempt may take, in seconds, stage by stage; all > 0."""
+
+    connect_s: float = 2.0
+    first_byte_s: float = 60.0
+    idle_s: float = 30.0
+    total_s: float = 540.0
+
+
+class Price(Frozen, frozen=True):
+    """Nano-USD per million tokens."""
+
+    input_nano_usd: int
+    cached_input_nano_usd: int
+    output_nano_usd: int
+
+
+class Origin(Frozen, frozen=True):
+    """Where connections of a backend go; the key of a connection pool."""
+
+    scheme: Literal["http", "https"]
+    host: str
+    port: int
+
+
+class EchoOptions(Frozen, frozen=True):
+    """How the in-process ``echo`` provider answers."""
+
+    first_token_delay_s: float = 0.0
+    token_delay_s: float = 0.0
+    output_tokens: int | None = None  # None: as many words as the last user message has
+
+
+class Backend(Frozen, frozen=True):
+    """One model endpoint, compiled."""
+
+    name: str
+    provider: Provider
+    origin: Origin | None  # None for echo
+    path: str = ""  # the URL's path without a trailing slash, e.g. "/v1"
+    model: str | None = None  # the name sent upstream; None: the name the scenario has
+    headers: tuple[tuple[bytes, bytes], ...] = ()  # added upstream, credential included; never logged
+    timeouts: Timeouts = Timeouts()
+    max_concurrent_requests: int | None = None  # per replica; None: unbounded
+    max_output_tokens: int = 4096
+    price: Price | None = None
+    disabled: bool = False
+    echo: EchoOptions | None = None
+
+    def __repr__(self) -> str:
+        """The name alone: a repr ends in logs, and the headers hold the credential."""
+        return f"Backend({self.name!r})"
+
+
+class Target(Frozen, frozen=True):
+    """A backend with its share of a scenario's traffic; weight >= 0."""
+
+    backend: Backend
+    weight: int
+
+
+class Parameters(Frozen, frozen=True):
+    """Request fields that a scenario sets, as raw JSON values by field name."""
+
+    defaults: Mapping[str, bytes] = {}
+    overrides: Mapping[str, bytes] = {}
+    max_output_tokens: int | None = None
+
+
+class Prompt(Frozen, frozen=True):
+    """One immutable prompt version, split at its variables.
+
+    ``parts`` alternates: literal, variable, literal, ... always starting and ending with a literal (maybe empty), so
+    a value that contains braces can never be read as template syntax.
+    """
+
+    name: str
+    input_vars: tuple[str, ...]
+    parts: tuple[str, ...]
+
+
+class Scenario(Frozen, frozen=True):
+    """What a tenant asks for by name, compiled."""
+
+    name: str
+    description: str = ""
+    aliases: tuple[str, ...] = ()
+    prompt: Prompt | None = None
+    parameters: Parameters = Parameters()
+    targets: tuple[Target, ...] = ()
+    fallbacks: tuple[Backend, ...] = ()
+    cache_mode: Literal["none", "exact"] = "none"
+    cache_ttl_s: float = 600.0
+    disabled: bool = False
+    created: int = 0  # Unix seconds, for /v1/models; the first load that saw it
+
+
+LimitUnit = Literal["requests", "tokens", "inputTokens", "outputTokens", "cost", "concurrency"]
+
+
+class Limit(Frozen, frozen=True):
+    """One limit of a tenant or key. ``amount`` and ``burst`` are counts, or nano-USD where the unit is cost."""
+
+    name: str
+    unit: LimitUnit
+    per: Literal["second", "minute", "hour", "day", "month"] | None  # None for concurrency
+    amount: int
+    burst: int | None = None
+    scenario: str | None = None
+    mode: Literal["enforce", "shadow"] = "enforce"
+    on_redis_loss: Literal["local", "open", "closed"] = "local"
+
+
+class Tenant(Frozen, frozen=True):
+    """A tenant, compiled. ``scenarios`` maps every name and alias that this tenant may ask for."""
+
+    name: str
+    scenarios: Mapping[str, Scenario]
+    display_name: str = ""
+    limits: tuple[Limit, ...] = ()
+    ip_allow_list: tuple[IPNetwork, ...] | None = None  # None: everywhere; empty: nowhere
+    disabled: bool = False
+
+
+class ApiKey(Frozen, frozen=True):
+    """A key's document, compiled; its digests are the index of the snapshot."""
+
+    name: str
+    scenarios: frozenset[str] | None = None  # names, not aliases; None: all of the tenant's
+    limits: tuple[Limit, ...] = ()
+    disabled: bool = False
+
+
+class Principal(Frozen, frozen=True):
+    """Who calls, decided by ``auth``; nothing below it looks at a credential again."""
+
+    tenant: Tenant
+    key: ApiKey
+
+
+class KeyEntry(Frozen, frozen=True):
+    """What one digest opens, and until when (Unix seconds; None: no end)."""
+
+    principal: Principal
+    expires_at: float | None = None
+
+
+class Snapshot(Frozen, frozen=True):
+    """The good objects of one load of the registry: immutable, swapped in one assignment."""
+
+    generation: int
+    hash: str  # hex digest over the content; equal for equal registries
+    loaded_at: float  # Unix seconds
+    keys: Mapping[bytes, KeyEntry]  # by the 32 bytes of the SHA-256 of the whole key
+    tenants: Mapping[str, Tenant]
+    scenarios: Mapping[str, Scenario]
+    backends: Mapping[str, Backend]
+    object_counts: Mapping[tuple[str, str], int]  # (kind, "live" | "stale" | "refused") -> how many
+
+
+class Usage(Frozen, frozen=True):
+    """Tokens of one call; ``estimated`` where the backend did not report them."""
+
+    input_tokens: int = 0
+    cached_input_tokens: int = 0
+    output_tokens: int = 0
+    estimated: bool = False
+
+
+class Credentials(Frozen, frozen=True):
+    """What a caller presented, as found: one value per header that may carry a credential."""
+
+    presented: tuple[bytes, ...]
+    client_ip: str
+
+
+class ChatRequest(Frozen, frozen=True):
+    """A chat completion as asked for: the fields that route, limit or bill, decoded; all of them, raw.
+
+    ``fields`` holds every top-level member of the body exactly once, in the caller's order, as raw JSON.
+    """
+
+    model: str
+    fields: Mapping[str, msgspec.Raw | bytes]
+    stream: bool = False
+    include_usage: bool = False  # the caller itself asked for a usage event
+    max_output_tokens: int | None = None
+    choices: int = 1  # the field ``n``
+    body_bytes: int = 0
+
+
+class Plan(Frozen, frozen=True):
+    """The backends to try, in order, and what was left out: (backend, reason)."""
+
+    attempts: tuple[Backend, ...]
+    dropped: tuple[tuple[str, str], ...] = ()
