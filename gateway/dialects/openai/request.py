@@ -1,0 +1,223 @@
+"""Chat requests: read from a caller, written to a backend.
+
+Invariants:
+- What is authorised is what is sent: the body that leaves is put together from the very fields that were read, each
+  once. A top-level key that appears twice, in whatever spelling, is refused.
+- Values the gateway has no business with are never decoded: they leave as the bytes they came as.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import msgspec
+
+from gateway.dialects.openai.usage import is_absent
+from gateway.errors import InvalidRequest
+from gateway.model import Backend, ChatRequest
+
+_T = TypeVar("_T")
+
+_MAX_KEY_CHARS = 256
+_MAX_CHOICES = 128
+
+
+class _Key:
+    """A member's name as it was found; compared by identity, so that a repeated name stays visible."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+def _to_key(_: type, name: object) -> _Key:
+    return _Key(str(name))
+
+
+_decode_members = msgspec.json.Decoder(dict[_Key, msgspec.Raw], dec_hook=_to_key).decode
+_decode_str = msgspec.json.Decoder(str).decode
+_decode_bool = msgspec.json.Decoder(bool).decode
+_decode_int = msgspec.json.Decoder(int).decode
+_decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_options = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_stream_options = msgspec.json.Decoder(_StreamOptions | None).decode
+_encode = msgspec.json.Encoder().encode
+
+_KEYS: dict[str, bytes] = {
+    name: b"," + _encode(name) + b":"
+    for name in (
+        "messages", "stream", "stream_options", "temperature", "top_p", "max_tokens", "max_completion_tokens", "n",
+        "stop", "seed", "tools", "tool_choice", "response_format", "user", "metadata", "logprobs", "top_logprobs",
+        "presence_penalty", "frequency_penalty", "parallel_tool_calls",
+    )
+}  # fmt: skip
+_USAGE_ASKED = b',"stream_options":{"include_usage":true}'
+
+
+def read_members(body: bytes, max_members: int) -> dict[str, msgspec.Raw]:
+    """The top-level members of a JSON object, raw, in order. Raises InvalidRequest naming the field or position."""
+    try:
+        members = _decode_members(body)
+        str(body, "utf-8")  # raw values are not checked for it by the decoder
+    except msgspec.ValidationError as error:
+        raise InvalidRequest("The body must be a JSON object.", code="invalid_json") from error
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(f"The body is not valid JSON: {error}.", code="invalid_json") from None
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(
+            f"The body is not valid JSON: it is not UTF-8 (byte {error.start}).", code="invalid_json"
+        ) from None
+    except RecursionError:
+        raise InvalidRequest("The body is not valid JSON: nested too deeply.", code="invalid_json") from None
+    fields = {key.name: value for key, value in members.items()}
+    if len(fields) != len(members):
+        raise _repeated(list(members))
+    if len(fields) > max_members:
+        raise InvalidRequest(f"The body has more than {max_members} top-level fields.", code="too_many_fields")
+    return fields
+
+
+def _repeated(keys: list[_Key]) -> InvalidRequest:
+    seen: set[str] = set()
+    for key in keys:
+        if key.name in seen:
+            shown = key.name[:_MAX_KEY_CHARS]
+            return InvalidRequest(f"The field `{shown}` appears more than once.", code="repeated_field", param=shown)
+        seen.add(key.name)
+    return InvalidRequest("A field appears more than once.", code="repeated_field")
+
+
+def read_chat_request(body: bytes, max_members: int, default_model: str | None = None) -> ChatRequest:
+    """Read the body of ``POST /v1/chat/completions``. Raises InvalidRequest; ``param`` names the field.
+
+    ``default_model`` serves the endpoints that may leave the model out; None makes it required.
+    """
+    fields = read_members(body, max_members)
+    model = _field(fields, "model", _decode_str, "a string")
+    if model is None:
+        if default_model is None:
+            raise _missing("model")
+        model = default_model
+    if not model:
+        raise InvalidRequest("`model` must not be empty.", param="model")
+    _check_messages(fields)
+    stream = bool(_field(fields, "stream", _decode_bool, "a boolean"))
+    return ChatRequest(
+        model=model,
+        fields=fields,
+        stream=stream,
+        include_usage="stream_options" in fields and _asks_for_usage(fields, stream=stream),
+        max_output_tokens=_output_limit(fields),
+        choices=_choices(fields),
+        body_bytes=len(body),
+    )
+
+
+def _missing(name: str) -> InvalidRequest:
+    return InvalidRequest(f"`{name}` is required.", code="missing_field", param=name)
+
+
+def _field(
+    fields: Mapping[str, msgspec.Raw], name: str, decode: Callable[[msgspec.Raw], _T], expected: str
+) -> _T | None:
+    """The decoded value of a field, None where it is absent or null."""
+    raw = fields.get(name)
+    if raw is None or is_absent(raw):
+        return None
+    try:
+        return decode(raw)
+    except msgspec.DecodeError:
+        raise InvalidRequest(f"`{name}` must be {expected}.", code="invalid_type", param=name) from None
+
+
+def _check_messages(fields: Mapping[str, msgspec.Raw]) -> None:
+    raw = fields.get("messages")
+    if raw is None:
+        raise _missing("messages")
+    head = bytes(memoryview(raw)[:64])
+    if head[:1] != b"[":
+        raise InvalidRequest("`messages` must be an array.", code="invalid_type", param="messages")
+    inner = head[1:].lstrip()
+    if inner[:1] == b"{":
+        return
+    if not _decode_items(raw):
+        raise InvalidRequest("`messages` must not be empty.", param="messages")
+
+
+def _output_limit(fields: Mapping[str, msgspec.Raw]) -> int | None:
+    limits = []
+    for name in ("max_completion_tokens", "max_tokens"):
+        if name in fields:
+            limit = _field(fields, name, _decode_int, "an integer")
+            if limit is not None:
+                if limit < 1:
+                    raise InvalidRequest(f"`{name}` must be at least 1.", param=name)
+                limits.append(limit)
+    return min(limits) if limits else None
+
+
+def _choices(fields: Mapping[str, msgspec.Raw]) -> int:
+    if "n" not in fields:
+        return 1
+    choices = _field(fields, "n", _decode_int, "an integer")
+    if choices is None:
+        return 1
+    if not 1 <= choices <= _MAX_CHOICES:
+        raise InvalidRequest(f"`n` must be between 1 and {_MAX_CHOICES}.", param="n")
+    return choices
+
+
+def _asks_for_usage(fields: Mapping[str, msgspec.Raw], *, stream: bool) -> bool:
+    options = _field(fields, "stream_options", _decode_stream_options, "an object")
+    if options is None:
+        return False
+    if not stream:
+        raise InvalidRequest("`stream_options` is only allowed where `stream` is true.", param="stream_options")
+    return bool(options.include_usage)
+
+
+def encode_chat_request(request: ChatRequest, backend: Backend) -> bytes:
+    """The body to send to ``backend``: its model's name, usage asked for on streams, all else as it came."""
+    fields = request.fields
+    parts: list[bytes | msgspec.Raw] = [b'{"model":', _encode(backend.model or request.model)]
+    for name, raw in fields.items():
+        if name == "model" or (name == "stream_options" and request.stream):
+            continue
+        parts.append(_KEYS.get(name) or b"," + _encode(name) + b":")
+        parts.append(raw)
+    if request.stream:
+        parts.append(_stream_options(fields.get("stream_options")))
+    parts.append(b"}")
+    return b"".join(parts)
+
+
+def _stream_options(raw: msgspec.Raw | bytes | None) -> bytes:
+    """The caller's stream options, with usage asked for: what was used has to be known to be charged."""
+    if raw is None or bytes(memoryview(raw)[:5]) == b"null":
+        return _USAGE_ASKED
+    options = _decode_options(raw)
+    options["include_usage"] = msgspec.Raw(b"true")
+    return b',"stream_options":' + _encode(options)
+
+
+def request_head(backend: Backend, path: str) -> bytes:
+    """The constant part of the head of a POST to ``backend``: everything but trace, length and the empty line."""
+    origin = backend.origin
+    assert origin is not None, "a backend in process has no head"
+    default_port = 443 if origin.scheme == "https" else 80
+    host = origin.host if origin.port == default_port else f"{origin.host}:{origin.port}"
+    lines = [
+        f"POST {backend.path}{path} HTTP/1.1".encode(),
+        b"host: " + host.encode(),
+        b"content-type: application/json",
+        b"accept: application/json, text/event-stream",
+        b"accept-encoding: identity",
+        *(name + b": " + value for name, value in backend.headers),
+    ]
+    return b"\r\n".join(lines) + b"\r\n"

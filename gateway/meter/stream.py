@@ -1,0 +1,90 @@
+"""A stream on its way to the caller: timed, counted, and ended properly whatever happens to the backend.
+
+Invariants:
+- Nothing after the first byte changes the status; from there a failure is one event of the caller's dialect, and the
+  stream ends after it.
+- Nothing of the stream is kept: memory does not grow with its length.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from gateway.clock import monotonic
+from gateway.dialects.openai.errors import error_event
+from gateway.dialects.openai.stream import ChatStream
+from gateway.errors import TIMEOUT_OUTCOMES, AttemptFailed, UpstreamFailed, UpstreamTimeout
+from gateway.telemetry import RequestRecord
+
+
+class Pieces(Protocol):
+    """Where the bytes come from."""
+
+    delimited: bool
+
+    async def read(self) -> bytes:
+        """The next bytes; ``b""`` at the end. Raises AttemptFailed."""
+
+
+class MeteredStream:
+    """Reads like a source: ``read`` until it returns ``b""``. Never raises what the backend did."""
+
+    __slots__ = ("_chat", "_ended", "_first", "_record", "_source")
+
+    def __init__(self, source: Pieces, chat: ChatStream, first: bytes, record: RequestRecord) -> None:
+        self._source = source
+        self._chat = chat
+        self._first = first
+        self._record = record
+        self._ended = False
+        record.first_token_at = record.last_token_at = monotonic()
+        record.stream_end_reason = "client_gone"  # what it is if nobody reads to the end
+
+    async def read(self) -> bytes:
+        """The next bytes for the caller, ``b""`` at the end."""
+        if self._first:
+            first, self._first = self._first, b""
+            return first
+        while not self._ended:
+            try:
+                passed_on = await self._next()
+            except AttemptFailed as failure:
+                passed_on = self._break(failure)
+            if passed_on:
+                return passed_on
+        return b""
+
+    async def _next(self) -> bytes:
+        record = self._record
+        started_at = monotonic()
+        now = started_at
+        try:
+            data = await self._source.read()
+        finally:
+            now = monotonic()
+            record.upstream_wait_s += now - started_at
+        if data:
+            record.last_token_at = now
+            return self._chat.feed(data)
+        if not self._source.delimited and not self._chat.done:
+            raise AttemptFailed("reset", "connection closed before the end of the stream")
+        self._ended = True
+        rest = self._chat.end()
+        record.stream_end_reason = "error_in_body" if self._chat.failed else "complete"
+        return rest
+
+    def _break(self, failure: AttemptFailed) -> bytes:
+        """End with an error event. The status that was sent stands; the record says what an operator should see."""
+        self._ended = True
+        error: UpstreamTimeout | UpstreamFailed
+        if failure.outcome in TIMEOUT_OUTCOMES:
+            error = UpstreamTimeout("The model backend stopped answering.", detail=failure.detail)
+        else:
+            error = UpstreamFailed("The model backend broke off its answer.", detail=failure.detail)
+        record = self._record
+        record.stream_end_reason = failure.outcome
+        record.status = error.status
+        record.error_code = error.code
+        record.outcome = failure.outcome
+        record.detail = failure.detail
+        return error_event(error)

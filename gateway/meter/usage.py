@@ -1,0 +1,34 @@
+"""Usage and its price; pure.
+
+Where a backend reports no usage, tokens are estimated from bytes. Four bytes of English text are about one token
+(https://help.openai.com/en/articles/4936856), and an event of a stream carries at least one.
+"""
+
+from __future__ import annotations
+
+from gateway.model import ChatRequest, Price, Usage
+
+_BYTES_PER_TOKEN = 4
+_TOKENS_PER_PRICE = 1_000_000
+
+
+def estimate_usage(request: ChatRequest, output_bytes: int, events: int = 0) -> Usage:
+    """The usage of a call whose backend reported none, marked as estimated."""
+    raw = request.fields.get("messages", b"")
+    return Usage(
+        input_tokens=-(-len(memoryview(raw)) // _BYTES_PER_TOKEN),
+        output_tokens=max(-(-output_bytes // _BYTES_PER_TOKEN), events),
+        estimated=True,
+    )
+
+
+def charge(usage: Usage, price: Price | None) -> int:
+    """The cost of ``usage`` in nano-USD, rounded once, half up; 0 without a price."""
+    if price is None:
+        return 0
+    total = (
+        (usage.input_tokens - usage.cached_input_tokens) * price.input_nano_usd
+        + usage.cached_input_tokens * price.cached_input_nano_usd
+        + usage.output_tokens * price.output_nano_usd
+    )
+    return (total + _TOKENS_PER_PRICE // 2) // _TOKENS_PER_PRICE

@@ -1,0 +1,42 @@
+"""Planning: pure. One target by weight, then the fallbacks in order; what is left out is returned with the reason.
+
+The other targets of a scenario are not tried after the chosen one: a target's weight is its share of the traffic, and
+a failing neighbour must not multiply it. Who wants them as a safety net lists them under ``fallbacks`` too.
+"""
+
+from __future__ import annotations
+
+from gateway.model import Backend, Plan, Scenario, Target
+
+
+def make_plan(scenario: Scenario, draw: float, max_attempts: int) -> Plan:
+    """The plan for one call; ``draw`` is a uniform random number in [0, 1), ``max_attempts`` >= 1 bounds the plan."""
+    dropped: list[tuple[str, str]] = []
+    usable: list[Target] = []
+    for target in scenario.targets:
+        if target.backend.disabled:
+            dropped.append((target.backend.name, "disabled"))
+        elif target.weight > 0:
+            usable.append(target)
+    attempts = [_choose(usable, draw)] if usable else []
+    for backend in scenario.fallbacks:
+        if backend.disabled:
+            dropped.append((backend.name, "disabled"))
+        elif backend in attempts:
+            dropped.append((backend.name, "already planned"))
+        elif len(attempts) >= max_attempts:
+            dropped.append((backend.name, "beyond the bound of attempts"))
+        else:
+            attempts.append(backend)
+    return Plan(attempts=tuple(attempts), dropped=tuple(dropped))
+
+
+def _choose(targets: list[Target], draw: float) -> Backend:
+    if len(targets) == 1:
+        return targets[0].backend
+    point = draw * sum(target.weight for target in targets)
+    for target in targets:
+        point -= target.weight
+        if point < 0:
+            return target.backend
+    return targets[-1].backend

@@ -1,0 +1,59 @@
+"""What this replica knows of each backend while it runs: how many calls are in flight, and its prepared head.
+
+Kept by name over reloads of the registry, so that a changed backend does not forget its calls in flight.
+"""
+
+from __future__ import annotations
+
+from gateway.dialects.openai.request import request_head
+from gateway.errors import AttemptFailed
+from gateway.model import Backend
+from gateway.telemetry import Metrics
+
+_CHAT_PATH = "/chat/completions"
+
+
+class BackendState:
+    """One backend's calls in flight, bounded by its ``max_concurrent_requests``."""
+
+    __slots__ = ("_metrics", "backend", "chat_head", "in_flight")
+
+    def __init__(self, backend: Backend, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self.in_flight = 0
+        self.adopt(backend)
+
+    def adopt(self, backend: Backend) -> None:
+        """Go on with the backend as the registry has it now."""
+        self.backend = backend
+        self.chat_head = b"" if backend.origin is None else request_head(backend, _CHAT_PATH)
+
+    def enter(self) -> None:
+        """Take a place. Raises AttemptFailed (busy) if all are taken."""
+        bound = self.backend.max_concurrent_requests
+        if bound is not None and self.in_flight >= bound:
+            raise AttemptFailed("busy", f"{bound} calls in flight")
+        self.in_flight += 1
+        self._metrics.backend_inflight(self.backend.name, 1)
+
+    def leave(self) -> None:
+        """Give the place back; once for each ``enter``."""
+        self.in_flight -= 1
+        self._metrics.backend_inflight(self.backend.name, -1)
+
+
+class Backends:
+    """The states of all backends called so far; as many as the registry has ever named."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._states: dict[str, BackendState] = {}
+
+    def state_of(self, backend: Backend) -> BackendState:
+        """The state of ``backend``."""
+        state = self._states.get(backend.name)
+        if state is None:
+            state = self._states[backend.name] = BackendState(backend, self._metrics)
+        elif state.backend is not backend:
+            state.adopt(backend)
+        return state

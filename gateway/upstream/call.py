@@ -1,0 +1,274 @@
+"""The call: try the plan's backends in order until one really answers.
+
+Invariants:
+- A further attempt is made only while nothing of an answer has been taken: a stream counts as begun with its first
+  event, a whole reply with the first byte of its body. Until then nothing has been sent to the caller.
+- Every place taken at a backend and every source opened is given back exactly once, on failure here, else by the exit
+  stack that the reply owns.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from email.utils import parsedate_to_datetime
+
+import msgspec
+
+from gateway.clock import monotonic, wall
+from gateway.dialects.openai.errors import error_body
+from gateway.dialects.openai.reply import ReplyFacts, read_reply
+from gateway.dialects.openai.request import encode_chat_request
+from gateway.dialects.openai.stream import ChatStream
+from gateway.errors import (
+    TIMEOUT_OUTCOMES,
+    AttemptFailed,
+    GatewayError,
+    InvalidRequest,
+    NoBackend,
+    Outcome,
+    Overloaded,
+    UpstreamFailed,
+    UpstreamTimeout,
+)
+from gateway.model import Backend, ChatRequest, Plan
+from gateway.telemetry import Metrics, RequestRecord
+from gateway.upstream.backends import Backends, BackendState
+from gateway.upstream.client import UpstreamClient
+from gateway.upstream.echo import echo
+from gateway.upstream.limits import UpstreamLimits
+from gateway.upstream.source import Source
+
+_PASSED_THROUGH = frozenset({400, 413, 415, 422})
+_MAX_RETRY_AFTER_S = 86_400.0
+_BUSY_RETRY_AFTER_S = 1.0
+
+
+class Answer(msgspec.Struct, kw_only=True):
+    """What a backend answered: a whole body, or a stream of which ``first`` has been read already."""
+
+    backend: Backend
+    status: int
+    content_type: bytes
+    body: bytes | None = None
+    facts: ReplyFacts | None = None
+    first: bytes = b""
+    stream: ChatStream | None = None
+    source: Source | None = None
+
+
+class Caller:
+    """Makes calls on behalf of requests."""
+
+    def __init__(self, client: UpstreamClient, limits: UpstreamLimits, metrics: Metrics) -> None:
+        self._client = client
+        self._limits = limits
+        self._metrics = metrics
+        self._backends = Backends(metrics)
+
+    async def call(self, plan: Plan, request: ChatRequest, record: RequestRecord, stack: ExitStack) -> Answer:
+        """The first real answer of the plan. What a stream holds is left on ``stack``.
+
+        Raises GatewayError when the plan is exhausted (NoBackend, Overloaded, UpstreamTimeout, UpstreamFailed).
+        """
+        failures: list[AttemptFailed] = []
+        for backend in plan.attempts:
+            record.backend = backend.name
+            record.provider = backend.provider
+            record.response_model = backend.model or ""
+            started_at = monotonic()
+            outcome: Outcome = "cancelled"
+            detail = ""
+            try:
+                answer = await self._attempt(self._backends.state_of(backend), request, record, stack)
+                outcome = "ok" if answer.status == 200 else "refused"
+                return answer
+            except AttemptFailed as failure:
+                outcome, detail = failure.outcome, failure.detail
+                failures.append(failure)
+                if failure.is_final:
+                    break
+            finally:
+                record.attempts.append((backend.name, outcome, monotonic() - started_at, detail))
+                self._metrics.attempt(backend.name, outcome)
+        raise _exhausted(plan, failures)
+
+    async def _attempt(
+        self, state: BackendState, request: ChatRequest, record: RequestRecord, stack: ExitStack
+    ) -> Answer:
+        state.enter()
+        source: Source | None = None
+        try:
+            source = await self._open(state, request, record)
+            answer = await self._read(source, state.backend, request, record)
+        except BaseException:  # also when cancelled: the backend must stop and its place must be free
+            if source is not None:
+                source.close()
+            state.leave()
+            raise
+        if answer.stream is None:
+            source.close()
+            state.leave()
+        else:
+            stack.callback(state.leave)
+            stack.callback(source.close)
+        return answer
+
+    async def _open(self, state: BackendState, request: ChatRequest, record: RequestRecord) -> Source:
+        backend = state.backend
+        if backend.origin is None:
+            return echo(backend, request)
+        body = encode_chat_request(request, backend)
+        trace = record.trace
+        state_line = b"tracestate: %b\r\n" % trace.tracestate if trace.tracestate else b""
+        head = b"%btraceparent: %b\r\n%bcontent-length: %d\r\n\r\n" % (
+            state.chat_head,
+            trace.upstream_header(),
+            state_line,
+            len(body),
+        )
+        started_at = monotonic()
+        try:
+            return await self._client.exchange(backend.origin, (head, body), backend.timeouts)
+        finally:
+            record.upstream_wait_s += monotonic() - started_at
+
+    async def _read(self, source: Source, backend: Backend, request: ChatRequest, record: RequestRecord) -> Answer:
+        if source.status != 200:
+            return await self._read_refusal(source, backend, record)
+        content_type = _header(source, b"content-type")
+        if not request.stream:
+            body = await self._read_body(source, record, self._limits.max_body_bytes)
+            return Answer(
+                backend=backend, status=200, content_type=b"application/json", body=body, facts=read_reply(body)
+            )
+        if content_type.lower().startswith(b"application/json"):
+            read_reply(await self._read_body(source, record, self._limits.max_body_bytes))
+            raise AttemptFailed("protocol_error", "a stream was asked for and a whole reply came")
+        stream = ChatStream(
+            drop_usage=not request.include_usage, max_event_bytes=self._limits.max_event_bytes
+        )
+        first = await self._read_first_event(source, stream, record)
+        return Answer(
+            backend=backend,
+            status=200,
+            content_type=content_type or b"text/event-stream",
+            first=first,
+            stream=stream,
+            source=source,
+        )
+
+    async def _read_first_event(self, source: Source, stream: ChatStream, record: RequestRecord) -> bytes:
+        """Everything up to and with the first event that holds data; comments before it are held back with it."""
+        held: list[bytes] = []
+        size = 0
+        while not stream.started:
+            started_at = monotonic()
+            try:
+                data = await source.read()
+            finally:
+                record.upstream_wait_s += monotonic() - started_at
+            if not data:
+                raise AttemptFailed("protocol_error", "the stream ended before its first event")
+            size += len(data)
+            if size > self._limits.max_event_bytes:
+                raise AttemptFailed("protocol_error", "too much before the first event")
+            held.append(stream.feed(data))
+        if stream.failed:
+            raise AttemptFailed("error_in_body", "a stream whose first event is an error")
+        return b"".join(held)
+
+    async def _read_refusal(self, source: Source, backend: Backend, record: RequestRecord) -> Answer:
+        """A status that is the caller's to see passes with its body; every other one fails the attempt."""
+        status = source.status
+        if status not in _PASSED_THROUGH:
+            raise _failure_of_status(status, _retry_after_s(source))
+        try:
+            body = await self._read_body(source, record, self._limits.max_error_body_bytes)
+            content_type = _header(source, b"content-type") or b"application/json"
+        except _TooLarge:
+            refusal = InvalidRequest(
+                "The model backend refused the request; its explanation is too large to pass on.",
+                code="upstream_refused",
+            )
+            body, content_type = error_body(refusal), b"application/json"
+        return Answer(backend=backend, status=status, content_type=content_type, body=body)
+
+    async def _read_body(self, source: Source, record: RequestRecord, limit: int) -> bytes:
+        started_at = monotonic()
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            while data := await source.read():
+                size += len(data)
+                if size > limit:
+                    raise _TooLarge(limit)
+                chunks.append(data)
+        except AttemptFailed as failure:
+            failure.is_final = failure.is_final or bool(chunks)
+            raise
+        finally:
+            record.upstream_wait_s += monotonic() - started_at
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+class _TooLarge(AttemptFailed):
+    """A body beyond its bound."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__("protocol_error", f"a body of more than {limit} bytes")
+
+
+def _failure_of_status(status: int, retry_after_s: float | None) -> AttemptFailed:
+    """Which failure a status is that must not reach the caller.
+
+    401, 403, 404 and the like mean that our configuration of the backend is wrong, which is no fault of the caller.
+    """
+    outcome: Outcome
+    if status == 429:
+        outcome = "rate_limited"
+    elif status >= 500 or status == 408:
+        outcome = "server_error"
+    elif status < 300:
+        outcome = "protocol_error"
+    else:
+        outcome = "misconfigured"
+    return AttemptFailed(outcome, f"status {status}", status=status, retry_after_s=retry_after_s)
+
+
+def _header(source: Source, name: bytes) -> bytes:
+    for key, value in source.headers:
+        if key == name:
+            return value.strip()
+    return b""
+
+
+def _retry_after_s(source: Source) -> float | None:
+    """``Retry-After`` in seconds, given as a number or a date (RFC 9110, 10.2.3); None where absent or senseless."""
+    text = _header(source, b"retry-after").decode("latin-1")
+    if not text:
+        return None
+    try:
+        seconds = float(text) if text.replace(".", "", 1).isdigit() else parsedate_to_datetime(text).timestamp() - wall()
+    except ValueError:
+        return None
+    return min(max(seconds, 0.0), _MAX_RETRY_AFTER_S)
+
+
+def _exhausted(plan: Plan, failures: list[AttemptFailed]) -> GatewayError:
+    """What the caller is told when nothing is left to try; the reasons go to the operator."""
+    dropped = ", ".join(f"{name}: {reason}" for name, reason in plan.dropped)
+    if not failures:
+        return NoBackend("No model backend is available for this model.", detail=dropped, retry_after_s=_BUSY_RETRY_AFTER_S)
+    waits = [failure.retry_after_s for failure in failures if failure.retry_after_s is not None]
+    retry_after_s = min(waits) if waits else None
+    real = [failure for failure in failures if failure.outcome != "busy"]
+    last = real[-1] if real else failures[-1]
+    if last.outcome == "busy" or last.outcome == "rate_limited" or last.status == 503:
+        return Overloaded(
+            "The model is overloaded. Please try again later.",
+            detail=last.detail,
+            retry_after_s=_BUSY_RETRY_AFTER_S if retry_after_s is None else retry_after_s,
+        )
+    if last.outcome in TIMEOUT_OUTCOMES:
+        return UpstreamTimeout("The model backend did not answer in time.", detail=last.detail, retry_after_s=retry_after_s)
+    return UpstreamFailed("The model backend failed to answer.", detail=last.detail, retry_after_s=retry_after_s)

@@ -1,0 +1,299 @@
+"""One HTTP/1.1 connection to a backend, one exchange at a time, parsed by llhttp through httptools.
+
+Invariants:
+- Not one byte is read past a response: bytes after its end, bytes on an idle connection, a response with an ambiguous
+  length, or a head beyond its bounds end the connection with an error and it is never used again (RFC 9112, 6.3, 9).
+- A connection is reusable only after the whole response arrived, the whole request left, and both sides allow it.
+- Reading stops while ``read_buffer_bytes`` wait to be taken, so a slow reader slows the backend and not our memory.
+
+Timeouts are deadlines kept here and judged by the client's sweep: no timer is made per exchange.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import httptools
+
+from gateway.clock import monotonic
+from gateway.errors import AttemptFailed, Outcome
+from gateway.model import Timeouts
+from gateway.upstream.limits import UpstreamLimits
+
+_MAX_INTERIM_RESPONSES = 8
+_BODILESS = frozenset({204, 304})
+
+
+class _Refused(Exception):
+    """Raised inside a parser callback; the connection fails with its text."""
+
+
+class Connection(asyncio.Protocol):
+    """The protocol object of one connection; owned by its pool while idle, by one exchange while busy.
+
+    After ``head()``: ``status``, ``headers`` (names in lower case) and ``delimited``, which is False where only the
+    close of the connection ends the body.
+    """
+
+    def __init__(self, limits: UpstreamLimits, on_idle_loss: Callable[[Connection], None]) -> None:
+        self._limits = limits
+        self._on_idle_loss = on_idle_loss
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._waiter: asyncio.Future[None] | None = None
+        self._timeouts = Timeouts()
+        self.address = ""
+        self.created_at = monotonic()
+        self.idle_since = self.created_at
+        self.busy = False
+        self.closed = False
+        self._begin()
+
+    def _begin(self) -> None:
+        """Forget the last exchange."""
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.received_any = False
+        self.complete = False
+        self.error: AttemptFailed | None = None
+        self._head_done = False
+        self._interim = 0
+        self.delimited = True
+        self._trailers = 0
+        self._keep_alive = False
+        self._unparsed = 0
+        self._chunks: list[bytes] = []
+        self._buffered = 0
+        self._paused = False
+
+    # -- the exchange --------------------------------------------------------------------------------------------
+
+    def start(self, parts: Sequence[bytes], timeouts: Timeouts) -> None:
+        """Send a request, given as the bytes that make it up; the connection must be idle."""
+        assert self._transport is not None
+        self._begin()
+        self.busy = True
+        now = monotonic()
+        self._timeouts = timeouts
+        self._total_deadline = now + timeouts.total_s
+        self._stage: Outcome = "first_byte_timeout"
+        self._stage_deadline = now + timeouts.first_byte_s
+        self._transport.writelines(parts)
+
+    async def head(self) -> None:
+        """Wait until ``status`` and ``headers`` are those of the final response. Raises AttemptFailed."""
+        while not self._head_done:
+            if self.error is not None:
+                raise self.error
+            await self._wait()
+
+    async def read(self) -> bytes:
+        """All body bytes that have arrived, at least one; ``b""`` at the end of the body.
+
+        Raises AttemptFailed after everything that arrived before the failure has been read.
+        """
+        while True:
+            if self._chunks:
+                return self._take()
+            if self.error is not None:
+                raise self.error
+            if self.complete:
+                return b""
+            await self._wait()
+
+    def _take(self) -> bytes:
+        chunks = self._chunks
+        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        chunks.clear()
+        self._buffered = 0
+        if self._paused:
+            self._paused = False
+            self._stage_deadline = monotonic() + self._timeouts.idle_s
+            if self._transport is not None and not self.closed:
+                self._transport.resume_reading()
+        return data
+
+    async def _wait(self) -> None:
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def finish(self) -> bool:
+        """End the exchange; True if the connection may serve another one, else it is closed here and now."""
+        self.busy = False
+        transport = self._transport
+        reusable = (
+            self.complete
+            and self._keep_alive
+            and self.error is None
+            and not self.closed
+            and transport is not None
+            and transport.get_write_buffer_size() == 0
+        )
+        if reusable:
+            self._chunks.clear()
+            self.idle_since = monotonic()
+        else:
+            self.abort()
+        return reusable
+
+    def abort(self) -> None:
+        """Close at once; what has not been written is dropped."""
+        self.closed = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    def expire(self, now: float) -> None:
+        """Fail the exchange if one of its deadlines has passed at ``now``."""
+        if self.complete or self.error is not None:
+            return
+        if now >= self._total_deadline:
+            self._fail("total_timeout", f"not done after {self._timeouts.total_s:g} s")
+        elif now >= self._stage_deadline and not self._paused:
+            what = "no first byte" if self._stage == "first_byte_timeout" else "nothing more"
+            limit_s = self._timeouts.first_byte_s if self._stage == "first_byte_timeout" else self._timeouts.idle_s
+            self._fail(self._stage, f"{what} within {limit_s:g} s")
+
+    def _fail(self, outcome: Outcome, detail: str) -> None:
+        if self.error is None:
+            self.error = AttemptFailed(outcome, detail, status=self.status or None)
+        self._wake()
+        self.abort()
+
+    # -- asyncio.Protocol ----------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # TCP and TLS only
+        """Keep the transport; its peer's address tells the pool when DNS has moved on."""
+        self._transport = transport
+        if self.closed:  # given up while it was being made
+            transport.abort()
+        peer = transport.get_extra_info("peername")
+        self.address = peer[0] if peer else ""
+
+    def data_received(self, data: bytes) -> None:
+        """Parse; anything out of place ends the connection."""
+        if not self.busy or self.complete:
+            self._out_of_place()
+            return
+        self.received_any = True
+        self._unparsed += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._fail("protocol_error", "the backend switched protocols unasked")
+        except httptools.HttpParserCallbackError as error:
+            self._fail("protocol_error", str(error.__context__ or error))
+        except httptools.HttpParserError as error:
+            self._fail("protocol_error", f"not valid HTTP/1.1: {error}")
+        else:
+            if self._unparsed > self._limits.max_header_bytes:
+                self._fail("protocol_error", f"more than {self._limits.max_header_bytes} bytes of header fields")
+
+    def _out_of_place(self) -> None:
+        """Bytes that belong to no exchange: the two sides no longer agree on where a message ends."""
+        if self.busy:
+            self._fail("protocol_error", "bytes after the end of the response")
+            return
+        self.abort()
+        self._on_idle_loss(self)
+
+    def eof_received(self) -> bool:
+        """The backend closed its side; so do we."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the exchange: well, if the body runs until the close; else as a reset."""
+        self.closed = True
+        if not self.busy:
+            self._on_idle_loss(self)
+            return
+        if self.complete or self.error is not None:
+            return
+        if self._head_done and not self.delimited and exc is None:
+            self.complete = True
+            self._wake()
+            return
+        where = "in the body" if self._head_done else "in the head" if self.received_any else "before any answer"
+        reason = f" ({exc})" if exc is not None else ""
+        self._fail("reset", f"connection closed {where}{reason}")
+
+    # -- parser callbacks ----------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """A message starts; after a complete response there may be none."""
+        if self.complete:
+            raise _Refused("bytes after the end of the response")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Collect a header field; trailers are counted and dropped."""
+        if len(self.headers) + self._trailers >= self._limits.max_header_count:
+            raise _Refused(f"more than {self._limits.max_header_count} header fields")
+        if self._head_done:
+            self._trailers += 1
+        else:
+            self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """Decide how long the body is, from the head alone."""
+        status = self._parser.get_status_code()
+        if 100 <= status < 200:
+            self._skip_interim(status)
+            return
+        if self._unparsed > self._limits.max_header_bytes and not self._fits_head():
+            raise _Refused(f"more than {self._limits.max_header_bytes} bytes of header fields")
+        self.status = status
+        self._keep_alive = self._parser.should_keep_alive()
+        self.delimited = self._has_length() or status in _BODILESS
+        self._head_done = True
+        self._unparsed = 0
+        self._wake()
+
+    def _skip_interim(self, status: int) -> None:
+        """1xx answers come before the final one and mean nothing to us (RFC 9110, 15.2)."""
+        self._interim += 1
+        if status == 101 or self._interim > _MAX_INTERIM_RESPONSES:
+            raise _Refused(f"unexpected interim response {status}")
+        self.headers.clear()
+
+    def _fits_head(self) -> bool:
+        size = sum(len(name) + len(value) + 4 for name, value in self.headers)
+        return size <= self._limits.max_header_bytes
+
+    def _has_length(self) -> bool:
+        length = False
+        for name, value in self.headers:
+            if name == b"transfer-encoding":
+                if value.strip().lower() != b"chunked":
+                    raise _Refused("a transfer-encoding other than chunked")
+                length = True
+            elif name == b"content-length":
+                length = True
+        return length
+
+    def on_body(self, body: bytes) -> None:
+        """Keep what arrived until it is taken; stop reading when enough waits."""
+        self._unparsed = 0
+        self._stage = "idle_timeout"
+        self._stage_deadline = monotonic() + self._timeouts.idle_s
+        self._chunks.append(body)
+        self._buffered += len(body)
+        if self._buffered >= self._limits.read_buffer_bytes and not self._paused:
+            self._paused = True
+            assert self._transport is not None
+            self._transport.pause_reading()
+        self._wake()
+
+    def on_message_complete(self) -> None:
+        """The response is whole (an interim one does not count)."""
+        if self._head_done:
+            self.complete = True
+            self._wake()

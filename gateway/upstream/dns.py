@@ -1,0 +1,79 @@
+"""Addresses of backends, resolved again while the gateway runs.
+
+A Kubernetes Service changes its addresses without telling anyone, so a name is looked up again once its answer is
+older than ``ttl_s``; look-ups of one name share one query, and while a name server fails the last answer serves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Callable
+
+from gateway.clock import monotonic
+
+_MAX_ADDRESSES = 64
+
+
+class Resolver:
+    """Looks up one host, with a memory of ``ttl_s`` seconds. Raises OSError when nothing is known."""
+
+    def __init__(self, host: str, port: int, ttl_s: float, on_change: Callable[[frozenset[str]], None]) -> None:
+        self._host = host
+        self._port = port
+        self._ttl_s = ttl_s
+        self._on_change = on_change
+        self._literal = _is_literal(host)
+        self._addresses: tuple[str, ...] = (host.strip("[]"),) if self._literal else ()
+        self._resolved_at = float("-inf")
+        self._query: asyncio.Task[None] | None = None
+        self._turn = 0
+
+    async def addresses(self) -> tuple[str, ...]:
+        """The addresses to try, in order; the start moves on by one at each call, so that all get their share."""
+        if not self._literal:
+            self.refresh()
+            if not self._addresses and self._query is not None:
+                await asyncio.shield(self._query)
+        known = self._addresses
+        self._turn += 1
+        start = self._turn % len(known)
+        return known[start:] + known[:start]
+
+    def refresh(self) -> None:
+        """Start a look-up in the background if the last answer is too old and none is under way."""
+        if self._literal or self._query is not None or monotonic() - self._resolved_at < self._ttl_s:
+            return
+        self._query = asyncio.get_running_loop().create_task(self._resolve(), name=f"resolve {self._host}")
+        self._query.add_done_callback(self._resolved)
+
+    def close(self) -> None:
+        """Give up a look-up under way."""
+        if self._query is not None:
+            self._query.cancel()
+
+    async def _resolve(self) -> None:
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        addresses = tuple(dict.fromkeys(str(entry[4][0]) for entry in found))[:_MAX_ADDRESSES]
+        if not addresses:
+            raise OSError(f"no address for {self._host}")
+        changed = set(addresses) != set(self._addresses)
+        self._addresses = addresses
+        if changed:
+            self._on_change(frozenset(addresses))
+
+    def _resolved(self, query: asyncio.Task[None]) -> None:
+        self._query = None
+        self._resolved_at = monotonic()
+        if not query.cancelled() and query.exception() is not None and not self._addresses:
+            self._resolved_at = float("-inf")
+
+
+def _is_literal(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,167 @@
+"""The ``echo`` provider: a model backend inside this process, so that the gateway can be tried with nothing else.
+
+It answers with the words of the last user message, in the dialect of OpenAI, streamed or whole, with usage that counts
+words. The length and the pace of the answer are options of the backend.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from gateway.clock import wall
+from gateway.model import Backend, ChatRequest, EchoOptions
+
+_encode = msgspec.json.encode
+_MAX_OUTPUT_TOKENS = 100_000
+
+
+class EchoSource:
+    """One answer; satisfies ``Source``."""
+
+    __slots__ = ("_closed", "_first_delay_s", "_pieces", "_token_delay_s", "delimited", "headers", "status")
+
+    def __init__(self, pieces: Iterator[bytes], first_delay_s: float, token_delay_s: float, content_type: bytes) -> None:
+        self.status = 200
+        self.headers: Sequence[tuple[bytes, bytes]] = ((b"content-type", content_type),)
+        self.delimited = True
+        self._pieces = pieces
+        self._first_delay_s = first_delay_s
+        self._token_delay_s = token_delay_s
+        self._closed = False
+
+    async def read(self) -> bytes:
+        """The next piece after its delay; ``b""`` at the end."""
+        if self._closed:
+            return b""
+        delay_s, self._first_delay_s = self._first_delay_s, self._token_delay_s
+        # A turn of the loop even without a delay: a long answer must not keep other requests waiting.
+        await asyncio.sleep(delay_s)
+        return next(self._pieces, b"")
+
+    def close(self) -> None:
+        """Stop; nothing else is held."""
+        self._closed = True
+
+
+def echo(backend: Backend, request: ChatRequest) -> EchoSource:
+    """Answer ``request`` the way ``backend.echo`` says."""
+    options = backend.echo or EchoOptions()
+    messages = _messages(request.fields)
+    words = _answer_words(_last_user_text(messages), options.output_tokens)
+    asked = [limit for limit in (request.max_output_tokens, backend.max_output_tokens) if limit is not None]
+    limit = min([*asked, _MAX_OUTPUT_TOKENS])
+    finish = "length" if len(words) > limit else "stop"
+    words = words[:limit]
+    facts = _Facts(
+        model=backend.model or "echo",
+        created=int(wall()),
+        words=words,
+        finish=finish,
+        choices=request.choices,
+        usage=_usage(messages, len(words) * request.choices),
+    )
+    if request.stream:
+        pieces = _stream(facts)
+        return EchoSource(pieces, options.first_token_delay_s, options.token_delay_s, b"text/event-stream")
+    delay_s = options.first_token_delay_s + options.token_delay_s * len(words)
+    return EchoSource(iter((_whole(facts),)), delay_s, 0.0, b"application/json")
+
+
+class _Facts(msgspec.Struct, frozen=True):
+    model: str
+    created: int
+    words: list[str]
+    finish: str
+    choices: int
+    usage: dict[str, int]
+
+
+def _messages(fields: Mapping[str, msgspec.Raw | bytes]) -> list[Any]:
+    decoded = msgspec.json.decode(fields["messages"])
+    return decoded if isinstance(decoded, list) else []
+
+
+def _text(content: object) -> str:
+    """The text of a message's content: a string, or the text parts of a list of parts."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        parts = [part.get("text", "") for part in content if isinstance(part, dict)]
+        return " ".join(part for part in parts if isinstance(part, str))
+    return ""
+
+
+def _last_user_text(messages: list[Any]) -> str:
+    for message in reversed(messages):
+        if isinstance(message, dict) and message.get("role") == "user":
+            return _text(message.get("content"))
+    return ""
+
+
+def _answer_words(text: str, length: int | None) -> list[str]:
+    """The words to answer with, each with its leading space; repeated or cut to ``length`` where one is set."""
+    words = text.split() or ["..."]
+    if length is not None:
+        words = [words[position % len(words)] for position in range(length)]
+    return [word if position == 0 else " " + word for position, word in enumerate(words)]
+
+
+def _usage(messages: list[Any], output_tokens: int) -> dict[str, int]:
+    texts = (_text(message.get("content")) for message in messages if isinstance(message, dict))
+    input_tokens = sum(len(text.split()) for text in texts)
+    return {
+        "prompt_tokens": input_tokens,
+        "completion_tokens": output_tokens,
+        "total_tokens": input_tokens + output_tokens,
+    }
+
+
+def _whole(facts: _Facts) -> bytes:
+    message = {"role": "assistant", "content": "".join(facts.words), "refusal": None}
+    return _encode(
+        {
+            "id": "chatcmpl-echo",
+            "object": "chat.completion",
+            "created": facts.created,
+            "model": facts.model,
+            "choices": [
+                {"index": index, "message": message, "logprobs": None, "finish_reason": facts.finish}
+                for index in range(facts.choices)
+            ],
+            "usage": facts.usage,
+        }
+    )
+
+
+def _stream(facts: _Facts) -> Iterator[bytes]:
+    yield _events(facts, {"role": "assistant", "content": ""}, None)
+    for word in facts.words:
+        yield _events(facts, {"content": word}, None)
+    yield _events(facts, {}, facts.finish)
+    yield _event(facts, [], facts.usage)
+    yield b"data: [DONE]\n\n"
+
+
+def _events(facts: _Facts, delta: dict[str, str], finish: str | None) -> bytes:
+    """The same delta once for each choice."""
+    return b"".join(
+        _event(facts, [{"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}], None)
+        for index in range(facts.choices)
+    )
+
+
+def _event(facts: _Facts, choices: list[dict[str, Any]], usage: dict[str, int] | None) -> bytes:
+    chunk: dict[str, Any] = {
+        "id": "chatcmpl-echo",
+        "object": "chat.completion.chunk",
+        "created": facts.created,
+        "model": facts.model,
+        "choices": choices,
+    }
+    if usage is not None:
+        chunk["usage"] = usage
+    return b"data: " + _encode(chunk) + b"\n\n"

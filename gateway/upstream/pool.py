@@ -1,0 +1,137 @@
+"""The keep-alive connections of one origin.
+
+Bounds: ``max_connections`` at all, ``max_idle_connections`` waiting, ``idle_s`` of waiting, ``connection_max_age_s`` of
+life, so that load moves to new addresses. An idle connection whose address has left DNS is closed; a busy one is
+closed when its exchange ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+
+from gateway.clock import monotonic
+from gateway.errors import AttemptFailed
+from gateway.model import Origin
+from gateway.upstream.connection import Connection
+from gateway.upstream.dns import Resolver
+from gateway.upstream.limits import UpstreamLimits
+
+_MAX_ADDRESSES_TRIED = 4
+
+
+class Pool:
+    """Connections to one origin: taken for an exchange, given back after it."""
+
+    def __init__(self, origin: Origin, limits: UpstreamLimits, tls: ssl.SSLContext | None) -> None:
+        self._origin = origin
+        self._limits = limits
+        self._tls = tls
+        self._idle: deque[Connection] = deque()
+        self._connecting = 0
+        self._current: frozenset[str] | None = None
+        self._resolver = Resolver(origin.host, origin.port, limits.dns_ttl_s, self._addresses_changed)
+        self.busy: set[Connection] = set()
+
+    @property
+    def idle_count(self) -> int:
+        """Connections that wait for work."""
+        return len(self._idle)
+
+    def take_idle(self) -> Connection | None:
+        """The connection used last, now busy; None if there is none."""
+        self._resolver.refresh()
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.closed:
+                self.busy.add(connection)
+                return connection
+        return None
+
+    async def connect(self, timeout_s: float) -> Connection:
+        """A new connection, busy. Raises AttemptFailed (busy, connect_error, connect_timeout)."""
+        if len(self.busy) + self._connecting >= self._limits.max_connections:
+            raise AttemptFailed("busy", f"{self._limits.max_connections} connections to the origin are in use")
+        self._connecting += 1
+        try:
+            connection = await self._connect(monotonic() + timeout_s, timeout_s)
+        finally:
+            self._connecting -= 1
+        self.busy.add(connection)
+        return connection
+
+    async def _connect(self, deadline: float, timeout_s: float) -> Connection:
+        try:
+            async with asyncio.timeout(timeout_s):
+                addresses = (await self._resolver.addresses())[:_MAX_ADDRESSES_TRIED]
+        except TimeoutError:
+            raise AttemptFailed("connect_timeout", f"name not resolved within {timeout_s:g} s") from None
+        except OSError as error:
+            raise AttemptFailed("connect_error", f"cannot resolve {self._origin.host}: {error}") from None
+        failure = AttemptFailed("connect_timeout", f"not connected within {timeout_s:g} s")
+        for position, address in enumerate(addresses):
+            share_s = (deadline - monotonic()) / (len(addresses) - position)
+            if share_s <= 0:
+                break
+            try:
+                async with asyncio.timeout(share_s):
+                    return await self._open(address)
+            except TimeoutError:
+                failure = AttemptFailed("connect_timeout", f"not connected within {timeout_s:g} s")
+            except (OSError, ssl.CertificateError) as error:
+                failure = AttemptFailed("connect_error", f"cannot connect: {error}")
+        raise failure
+
+    async def _open(self, address: str) -> Connection:
+        connection = Connection(self._limits, self._idle_lost)
+        try:
+            await asyncio.get_running_loop().create_connection(
+                lambda: connection,
+                address,
+                self._origin.port,
+                ssl=self._tls,
+                server_hostname=self._origin.host.strip("[]") if self._tls is not None else None,
+            )
+        except BaseException:  # also when cancelled: a connection nobody waits for must not stay open
+            connection.abort()
+            raise
+        return connection
+
+    def give_back(self, connection: Connection) -> None:
+        """End the connection's exchange; it is kept if it may serve another one and there is room."""
+        self.busy.discard(connection)
+        if not connection.finish():
+            return
+        too_old = monotonic() - connection.created_at > self._limits.connection_max_age_s
+        gone = self._current is not None and connection.address not in self._current
+        if too_old or gone or len(self._idle) >= self._limits.max_idle_connections:
+            connection.abort()
+        else:
+            self._idle.append(connection)
+
+    def _idle_lost(self, connection: Connection) -> None:
+        try:
+            self._idle.remove(connection)
+        except ValueError:
+            return
+
+    def _addresses_changed(self, current: frozenset[str]) -> None:
+        self._current = current
+        for connection in [idle for idle in self._idle if idle.address not in current]:
+            self._idle.remove(connection)
+            connection.abort()
+
+    def sweep(self, now: float) -> None:
+        """Fail exchanges past their deadline, close connections idle for too long."""
+        for connection in list(self.busy):
+            connection.expire(now)
+        while self._idle and now - self._idle[0].idle_since > self._limits.idle_s:
+            self._idle.popleft().abort()
+
+    def close(self) -> None:
+        """Close every connection, busy ones too."""
+        self._resolver.close()
+        for connection in [*self._idle, *self.busy]:
+            connection.abort()
+        self._idle.clear()

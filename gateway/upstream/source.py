@@ -1,0 +1,21 @@
+"""What a call reads an answer from, whether it comes over HTTP or from this process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class Source(Protocol):
+    """An answer whose head is known and whose body is read piece by piece."""
+
+    status: int
+    headers: Sequence[tuple[bytes, bytes]]
+    delimited: bool
+    """False where only the close of the connection ends the body, so that a cut cannot be told from an end."""
+
+    async def read(self) -> bytes:
+        """The next body bytes; ``b""`` at the end. Raises AttemptFailed."""
+
+    def close(self) -> None:
+        """Let go of it; before the end of the body, this stops the backend. May be called again."""
