@@ -1,0 +1,6 @@
+"""Who calls: from the presented credential to a Principal."""
+
+from gateway.auth.address import ClientAddress
+from gateway.auth.keys import authenticate
+
+__all__ = ["ClientAddress", "authenticate"]

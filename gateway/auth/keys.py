@@ -1,0 +1,51 @@
+"""Authentication by API key: one SHA-256 and one dictionary look-up, whatever was presented.
+
+Invariants:
+- A key is accepted by the digest of the whole string alone; nothing compares keys byte by byte.
+- Every refusal is the same 401; the reason goes to the operator only.
+- The cost is bounded: a credential of the wrong form is refused before anything is computed from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import re
+
+from gateway.errors import AuthenticationFailed
+from gateway.model import Credentials, Principal, Snapshot, Tenant
+
+_KEY = re.compile(rb"[A-Za-z0-9._-]{16,256}")
+
+
+def authenticate(snapshot: Snapshot, credentials: Credentials, now: float) -> Principal:
+    """The caller that ``credentials`` belong to at ``now`` (Unix seconds). Raises AuthenticationFailed."""
+    presented = credentials.presented
+    if not presented:
+        raise AuthenticationFailed("no credential")
+    key = presented[0]
+    if len(presented) > 1 and any(other != key for other in presented):
+        raise AuthenticationFailed("credentials that differ")
+    if _KEY.fullmatch(key) is None:
+        raise AuthenticationFailed("malformed key")
+    entry = snapshot.keys.get(hashlib.sha256(key).digest())
+    if entry is None:
+        raise AuthenticationFailed("unknown key")
+    principal = entry.principal
+    if entry.expires_at is not None and now >= entry.expires_at:
+        raise AuthenticationFailed(f"expired key {principal.key.name}")
+    if principal.key.disabled or principal.tenant.disabled:
+        raise AuthenticationFailed(f"disabled: tenant {principal.tenant.name}, key {principal.key.name}")
+    if principal.tenant.ip_allow_list is not None and not _is_allowed(principal.tenant, credentials.client_ip):
+        raise AuthenticationFailed(f"address not allowed for tenant {principal.tenant.name}")
+    return principal
+
+
+def _is_allowed(tenant: Tenant, client_ip: str) -> bool:
+    try:
+        address = ipaddress.ip_address(client_ip)
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return any(address in network for network in tenant.ip_allow_list or ())

@@ -1,0 +1,88 @@
+"""The data port as one ASGI application: the inference endpoints first, FastAPI for everything else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
+
+from gateway.auth import ClientAddress
+from gateway.dialects.openai.request import read_members
+from gateway.edge.body import Receive
+from gateway.edge.call import Call, EdgeLimits, Frontdesk, Scope, Send
+from gateway.edge.chat import PATH as CHAT_PATH
+from gateway.edge.chat import ChatCompletions
+from gateway.edge.documented import CALL_KEY, Completions, build_documented
+from gateway.model import Frozen, IPNetwork
+from gateway.pipeline import Pipeline
+from gateway.telemetry import AccessLog, Metrics
+
+_EXPOSED_HEADERS = ("x-request-id", "retry-after", "x-llm-gateway-scenario", "x-llm-gateway-backend")
+
+
+class EdgeOptions(Frozen, frozen=True):
+    """How the data port behaves; see the settings of the same names."""
+
+    limits: EdgeLimits = EdgeLimits()
+    trusted_proxies: tuple[IPNetwork, ...] = ()
+    cors_allow_origins: tuple[str, ...] = ()
+    default_scenario: str | None = None
+    expose_backend: bool = False
+    docs: bool = True
+
+
+class DataPort:
+    """Sends each request to the application that serves it."""
+
+    def __init__(self, frontdesk: Frontdesk, chat: ChatCompletions, documented: ASGIApp) -> None:
+        self._frontdesk = frontdesk
+        self._chat = chat
+        self._documented = documented
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            raise RuntimeError(f"nothing here serves {scope['type']}")
+        if scope["path"] == CHAT_PATH:
+            await self._chat(scope, receive, send)
+        else:
+            await self._frontdesk.receive(scope, receive, send, self._serve_documented)
+
+    async def _serve_documented(self, call: Call) -> None:
+        """Hand a request to FastAPI with its body read, bounded and checked as everywhere."""
+        call.record.operation = ""
+        body = b""
+        if call.scope["method"] in {"POST", "PUT", "PATCH"}:
+            body = await call.body()
+            read_members(body, self._frontdesk.limits.max_top_level_fields)
+        pieces = iter(({"type": "http.request", "body": body, "more_body": False},))
+
+        async def receive() -> dict[str, Any]:
+            return next(pieces, {"type": "http.disconnect"})
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                await call.start(message["status"], list(message["headers"]))
+            elif message["type"] == "http.response.body":
+                await call.send(message.get("body", b""), more=message.get("more_body", False))
+
+        await self._documented({**call.scope, CALL_KEY: call}, receive, send)
+
+
+def build(pipeline: Pipeline, metrics: Metrics, access_log: AccessLog, options: EdgeOptions) -> ASGIApp:
+    """The ASGI application of the data port."""
+    frontdesk = Frontdesk(options.limits, ClientAddress(options.trusted_proxies), metrics, access_log)
+    chat = ChatCompletions(frontdesk, pipeline, expose_backend=options.expose_backend)
+    completions = Completions(pipeline, options.default_scenario, options.limits.max_top_level_fields)
+    documented = build_documented(pipeline, completions, chat, docs=options.docs)
+    app: ASGIApp = DataPort(frontdesk, chat, documented)  # type: ignore[assignment]  # as in ``documented``
+    if options.cors_allow_origins:
+        app = CORSMiddleware(
+            app,
+            allow_origins=options.cors_allow_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=_EXPOSED_HEADERS,
+        )
+    return app

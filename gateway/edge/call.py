@@ -1,0 +1,184 @@
+"""One request on the data port, from its head to its log line: what every endpoint has in common.
+
+Invariants:
+- Whatever happens, the request is answered once, counted once and logged once.
+- A client that leaves cancels the task that serves it, at once and wherever it waits; the exit stacks on the way close
+  the upstream connection and settle the lease.
+- No exception text but the public one of a GatewayError reaches a client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from gateway.auth import ClientAddress
+from gateway.clock import monotonic
+from gateway.dialects.openai.errors import error_body
+from gateway.edge.body import ClientGone, Receive, read_body
+from gateway.edge.connections import CONNECTION_EXTENSION
+from gateway.edge.head import RequestHead, read_head, refuse_encoded_body
+from gateway.errors import GatewayError, InternalError
+from gateway.model import Frozen
+from gateway.telemetry import AccessLog, Metrics, RequestRecord
+
+Scope = dict[str, Any]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+_log = logging.getLogger("gateway.edge")
+_CLIENT_GONE = 499  # nginx's status for a client that closed the request; never sent, only logged
+
+
+class EdgeLimits(Frozen, frozen=True):
+    """Bounds of what a request may bring; bytes, seconds, counts."""
+
+    max_body_bytes: int = 20_971_520
+    body_timeout_s: float = 60.0
+    max_top_level_fields: int = 256
+
+
+class Call:
+    """A request being served: its head, its record, and how to answer it."""
+
+    __slots__ = ("_limits", "_receive", "_send", "_task", "_watcher", "gone", "head", "record", "scope", "started")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, head: RequestHead, limits: EdgeLimits) -> None:
+        self.scope = scope
+        self.head = head
+        self.gone = False
+        self.started = False
+        self._receive = receive
+        self._send = send
+        self._limits = limits
+        self._task: asyncio.Task[Any] | None = asyncio.current_task()
+        self._watcher: asyncio.Task[None] | None = None
+        connection = scope.get("extensions", {}).get(CONNECTION_EXTENSION)
+        self.record = RequestRecord(
+            request_id=head.request_id,
+            trace=head.trace,
+            client_ip=head.credentials.client_ip,
+            started_at=monotonic() if connection is None else connection.request_started,
+        )
+        if connection is not None:
+            connection.on_disconnect(self.leave)
+
+    def leave(self) -> None:
+        """The client is gone: end the task that serves it."""
+        self.gone = True
+        if self._task is not None:
+            self._task.cancel()
+
+    async def body(self) -> bytes:
+        """The request's body. Raises InvalidRequest, RequestTooLarge, RequestTimeout, ClientGone."""
+        refuse_encoded_body(self.head)
+        started_at = monotonic()
+        try:
+            body = await read_body(
+                self._receive, self.head.content_length, self._limits.max_body_bytes, self._limits.body_timeout_s
+            )
+        finally:
+            self.record.client_wait_s += monotonic() - started_at
+        self.record.bytes_in = len(body)
+        if CONNECTION_EXTENSION not in self.scope.get("extensions", ()):
+            self._watcher = asyncio.get_running_loop().create_task(self._watch(), name="watch for a disconnect")
+        return body
+
+    async def _watch(self) -> None:
+        """On a server that does not tell: wait for the disconnect, which after the body is all that can come."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if not self.record.finished_at:
+            self.leave()
+
+    async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """Send the head of the answer."""
+        self.started = True
+        self.record.status = status
+        headers.append((b"x-request-id", self.head.request_id.encode()))
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def send(self, body: bytes, *, more: bool) -> None:
+        """Send a piece of the body; waits while the client reads slowly."""
+        record = self.record
+        record.bytes_out += len(body)
+        started_at = monotonic()
+        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+        record.client_wait_s += monotonic() - started_at
+
+    async def answer(self, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+        """Send a whole answer."""
+        headers.append((b"content-length", str(len(body)).encode()))
+        await self.start(status, headers)
+        await self.send(body, more=False)
+
+    async def refuse(self, error: GatewayError) -> None:
+        """Tell the client of ``error``, and the record of its detail."""
+        note_error(self.record, error)
+        if not self.started:
+            await self.answer(error.status, error_body(error), error_headers(error))
+
+    def end(self) -> None:
+        """Stop watching; the record is complete."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+        record = self.record
+        record.finished_at = monotonic()
+        if self.gone and record.outcome == "":
+            record.status = _CLIENT_GONE
+            record.outcome = "client_gone"
+            record.error_code = "client_gone"
+        elif record.outcome == "":
+            record.outcome = "ok" if record.status < 400 else "refused"
+
+
+def note_error(record: RequestRecord, error: GatewayError) -> None:
+    """Keep what an operator wants to know of ``error``."""
+    record.status = error.status
+    record.error_code = error.code
+    record.outcome = error.code
+    record.detail = error.detail or ""
+
+
+def error_headers(error: GatewayError) -> list[tuple[bytes, bytes]]:
+    """The header fields of an answer that tells of ``error``."""
+    headers = [(b"content-type", b"application/json")]
+    if error.retry_after_s is not None:
+        headers.append((b"retry-after", str(max(math.ceil(error.retry_after_s), 0)).encode()))
+    return headers
+
+
+class Frontdesk:
+    """Receives requests: makes the Call, has it handled, and closes the books on it."""
+
+    def __init__(self, limits: EdgeLimits, addresses: ClientAddress, metrics: Metrics, access_log: AccessLog) -> None:
+        self.limits = limits
+        self._addresses = addresses
+        self._metrics = metrics
+        self._access_log = access_log
+
+    async def receive(
+        self, scope: Scope, receive: Receive, send: Send, handle: Callable[[Call], Awaitable[None]]
+    ) -> None:
+        """Serve one request with ``handle``."""
+        call = Call(scope, receive, send, read_head(scope, self._addresses), self.limits)
+        self._metrics.request_started()
+        try:
+            await handle(call)
+        except GatewayError as error:
+            await call.refuse(error)
+        except ClientGone:
+            call.gone = True
+        except asyncio.CancelledError:
+            if not call.gone:
+                raise
+            asyncio.current_task().uncancel()  # type: ignore[union-attr]  # a coroutine of ours runs in a task
+        except Exception as error:  # the last line of defence: a fault of ours is a 500 and a trace in our log
+            _log.exception("a request failed: %s", call.head.request_id)
+            await call.refuse(InternalError(type(error).__name__))
+        finally:
+            call.end()
+            self._metrics.request_finished(call.record)
+            self._access_log.write(call.record)

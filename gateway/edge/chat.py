@@ -1,0 +1,58 @@
+"""``POST /v1/chat/completions``: plain ASGI, because every microsecond here is paid on every request."""
+
+from __future__ import annotations
+
+from gateway.dialects.openai.request import read_chat_request
+from gateway.edge.body import Receive
+from gateway.edge.call import Call, Frontdesk, Scope, Send
+from gateway.errors import MethodNotAllowed
+from gateway.meter import MeteredStream
+from gateway.model import ChatRequest
+from gateway.pipeline import Pipeline, Reply
+
+PATH = "/v1/chat/completions"
+
+
+class ChatCompletions:
+    """The endpoint as an ASGI application."""
+
+    def __init__(self, frontdesk: Frontdesk, pipeline: Pipeline, *, expose_backend: bool) -> None:
+        self._frontdesk = frontdesk
+        self._pipeline = pipeline
+        self._expose_backend = expose_backend
+        self._max_fields = frontdesk.limits.max_top_level_fields
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        await self._frontdesk.receive(scope, receive, send, self._handle)
+
+    async def _handle(self, call: Call) -> None:
+        if call.scope["method"] != "POST":
+            raise MethodNotAllowed("Use POST here.")
+
+        async def read() -> ChatRequest:
+            return read_chat_request(await call.body(), self._max_fields)
+
+        reply = await self._pipeline.chat(call.head.credentials, read, call.record)
+        try:
+            await self._send(call, reply)
+        finally:
+            reply.close()
+
+    async def _send(self, call: Call, reply: Reply) -> None:
+        headers = [(b"content-type", reply.content_type), (b"x-llm-gateway-scenario", reply.scenario.encode())]
+        if self._expose_backend:
+            headers.append((b"x-llm-gateway-backend", reply.backend.encode()))
+        if reply.stream is None:
+            await call.answer(reply.status, reply.body or b"", headers)
+        else:
+            # Asks caches and buffering proxies (nginx) on the way to leave the stream alone.
+            headers += [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+            await call.start(reply.status, headers)
+            await _send_stream(call, reply.stream)
+
+
+async def _send_stream(call: Call, stream: MeteredStream) -> None:
+    while piece := await stream.read():
+        await call.send(piece, more=True)
+    await call.send(b"", more=False)

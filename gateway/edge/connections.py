@@ -1,0 +1,115 @@
+"""The client connections of one server: their bounds, and the one sweep that enforces what needs a clock.
+
+Invariant: a connection costs no timer of its own. ``Connections.sweep`` looks at every connection about once a second
+(more often where a timeout is short), so a timeout is late by at most one sweep. Nothing here parses HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from uvicorn.server import ServerState
+
+from gateway.clock import monotonic
+from gateway.model import Frozen
+
+CONNECTION_EXTENSION = "llm_gateway.connection"
+"""Where a request's ``scope["extensions"]`` carries its ``ClientConnection``."""
+
+OVERFLOW_MAX = 1000
+"""Connections above ``max_connections`` that are still told why; further ones are cut without a word."""
+
+
+class ConnectionLimits(Frozen, frozen=True):
+    """Bounds on what one client connection may use; seconds and bytes, all > 0."""
+
+    max_header_bytes: int = 32768  # request line and header fields of one request
+    max_header_count: int = 100
+    max_connections: int = 20000  # of this server
+    header_timeout_s: float = 10.0  # from the first byte of a head to its end
+    keep_alive_s: float = 75.0  # idle between requests, also before the first
+    write_timeout_s: float = 60.0  # without the client taking a byte of what waits for it
+    max_age_s: float = 600.0  # +-10 %, then closed between requests
+
+    def sweep_interval_s(self) -> float:
+        """A tenth of the shortest timeout, within 0.02 and 1 s."""
+        shortest = min(self.header_timeout_s, self.keep_alive_s, self.write_timeout_s, self.max_age_s)
+        return min(1.0, max(0.02, shortest / 10))
+
+
+class ClientConnection(Protocol):
+    """What an application may know of its client's connection, for one request."""
+
+    @property
+    def request_started(self) -> float:
+        """Monotonic time of the first byte of the request's head."""
+
+    @property
+    def write_paused(self) -> bool:
+        """True while the client reads more slowly than it is written to; ``send`` waits meanwhile."""
+
+    def on_disconnect(self, callback: Callable[[], None] | None) -> None:
+        """Have ``callback`` called once, at the moment the client is gone before its response is complete.
+
+        At once where it is gone already. Replaces an earlier callback; None takes it back. A half-closed client is
+        gone.
+        """
+
+
+class OpenConnection(Protocol):
+    """What a server asks of its connections."""
+
+    def sweep(self, now: float) -> None:
+        """Act on every timeout that has passed at ``now`` (monotonic seconds)."""
+
+    def abort(self) -> None:
+        """Close at once."""
+
+
+class Connections(ServerState):
+    """What the connections of one server share.
+
+    It is uvicorn's ``ServerState`` with our bounds, so that uvicorn's server hands it to every protocol it makes.
+    """
+
+    def __init__(self, limits: ConnectionLimits) -> None:
+        self.head_lines = b""
+        super().__init__()
+        self.limits = limits
+        self.draining = False  # every response says "connection: close"
+        self.now = monotonic()  # as of the last sweep
+
+    @property
+    def default_headers(self) -> list[tuple[bytes, bytes]]:  # type: ignore[override]  # an attribute in uvicorn
+        """Header fields of every response; uvicorn assigns them once a second, for the date."""
+        return self._default_headers
+
+    @default_headers.setter
+    def default_headers(self, headers: list[tuple[bytes, bytes]]) -> None:
+        self._default_headers = headers
+        self.head_lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+
+    @property
+    def full(self) -> bool:
+        """More connections than allowed are open."""
+        return len(self.connections) > self.limits.max_connections
+
+    @property
+    def overflowing(self) -> bool:
+        """So many more that refusing them politely would itself be a load."""
+        return len(self.connections) > self.limits.max_connections + OVERFLOW_MAX
+
+    def sweep(self, now: float) -> None:
+        """Let every connection act on its timeouts."""
+        self.now = now
+        for connection in tuple(self._ours()):
+            connection.sweep(now)
+
+    def _ours(self) -> Iterable[OpenConnection]:
+        return self.connections  # type: ignore[return-value]  # uvicorn lists its own protocols
+
+    def cut(self) -> None:
+        """Close every connection at once, whatever it is doing."""
+        for connection in tuple(self._ours()):
+            connection.abort()

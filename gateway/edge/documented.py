@@ -1,0 +1,233 @@
+"""The FastAPI side of the data port: documentation, ``/v1/models``, ``/generate``, ``/chat/completion``.
+
+Everything that is not called thousands of times a second lives here, typed and documented by its models. The inference
+endpoints appear in the same documentation, but their routes lead to the plain ASGI applications that serve them.
+Every request comes through the Frontdesk, which leaves its Call in the scope; handlers get it by dependency.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from fastapi.routing import APIRoute
+from fastapi.security import APIKeyHeader, HTTPBearer
+from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
+
+from gateway import __version__
+from gateway.dialects.openai.errors import error_body
+from gateway.dialects.openai.request import read_chat_request
+from gateway.edge import chat as chat_endpoint
+from gateway.edge import schemas
+from gateway.edge.call import Call, error_headers, note_error
+from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound, UpstreamFailed
+from gateway.model import ChatRequest
+from gateway.pipeline import Pipeline, Reply
+
+CALL_KEY = "llm_gateway.call"
+"""Where the scope of a request holds its Call."""
+
+_DESCRIPTION = """
+One endpoint for every model. Call it as you would call the OpenAI API, with your tenant's key and the name of a
+scenario as `model`. The key goes into `Authorization: Bearer`, `x-api-key` or `api-key`.
+"""
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"model": schemas.ErrorBody, "description": "The request is wrong; `param` names the field."},
+    401: {"model": schemas.ErrorBody, "description": "Missing, unknown, expired or disabled key."},
+    404: {"model": schemas.ErrorBody, "description": "No such model, or not for this key."},
+    413: {"model": schemas.ErrorBody, "description": "The body is too large."},
+    502: {"model": schemas.ErrorBody, "description": "The model backend failed."},
+    503: {"model": schemas.ErrorBody, "description": "No backend has room; see `retry-after`."},
+    504: {"model": schemas.ErrorBody, "description": "The model backend did not answer in time."},
+}
+
+
+def call_of(request: Request) -> Call:
+    """The Call of this request."""
+    call: Call = request.scope[CALL_KEY]
+    return call
+
+
+TheCall = Annotated[Call, Depends(call_of)]
+
+
+class _FirstMessage(msgspec.Struct):
+    content: str | None = None
+
+
+class _Choice(msgspec.Struct):
+    message: _FirstMessage
+
+
+class _Completion(msgspec.Struct):
+    choices: list[_Choice]
+
+
+class Completions:
+    """Whole chat completions for handlers that want a text and nothing else."""
+
+    def __init__(self, pipeline: Pipeline, default_scenario: str | None, max_fields: int) -> None:
+        self._pipeline = pipeline
+        self._default_scenario = default_scenario
+        self._max_fields = max_fields
+
+    async def complete(self, call: Call, prompt: str, fields: dict[str, Any]) -> tuple[str, str]:
+        """The text that answers ``prompt`` and the scenario it came from. Raises GatewayError."""
+        messages = [{"role": "user", "content": prompt}]
+        given = {name: value for name, value in fields.items() if value is not None}
+        body = msgspec.json.encode({"messages": messages, **given})
+
+        async def read() -> ChatRequest:
+            return read_chat_request(body, self._max_fields, self._default_scenario)
+
+        reply = await self._pipeline.chat(call.head.credentials, read, call.record)
+        try:
+            return _text_of(reply), reply.scenario
+        finally:
+            reply.close()
+
+
+def _text_of(reply: Reply) -> str:
+    if reply.status != 200:
+        raise _Refused(reply)
+    try:
+        completion = msgspec.json.decode(reply.body or b"", type=_Completion)
+    except msgspec.DecodeError as error:
+        raise UpstreamFailed("The model backend failed to answer.", detail=str(error)) from None
+    return (completion.choices[0].message.content or "") if completion.choices else ""
+
+
+class _Refused(Exception):
+    """The backend refused the request; its answer passes through."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(str(reply.status))
+        self.reply = reply
+
+
+def build_documented(
+    pipeline: Pipeline, completions: Completions, chat: chat_endpoint.ChatCompletions, *, docs: bool
+) -> FastAPI:
+    """The FastAPI application of the data port."""
+    options: dict[str, Any] = {
+        "title": "LLM Gateway",
+        "version": __version__,
+        "description": _DESCRIPTION,
+        "dependencies": [Depends(scheme) for scheme in _security()],
+    }
+    if docs:
+        app = FastAPIOffline(redoc_url=None, static_url="/docs/static", **options)
+    else:
+        app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, **options)
+    _add_chat(app, chat)
+    _add_models(app, pipeline)
+    _add_simple(app, completions)
+    _add_error_handlers(app)
+    return app
+
+
+def _security() -> list[Any]:
+    """Documentation only: credentials are judged by ``auth``."""
+    return [
+        HTTPBearer(auto_error=False, description="An API key."),
+        APIKeyHeader(name="x-api-key", auto_error=False),
+        APIKeyHeader(name="api-key", auto_error=False),
+    ]
+
+
+def _add_chat(app: FastAPI, chat: chat_endpoint.ChatCompletions) -> None:
+    stream = {"text/event-stream": {"schema": {"type": "string"}}}
+
+    @app.post(
+        chat_endpoint.PATH,
+        summary="Chat completion",
+        tags=["inference"],
+        response_model=schemas.ChatCompletion,
+        responses={**_ERRORS, 200: {"content": stream, "description": "The completion, whole or as a stream."}},
+    )
+    async def chat_completions(body: schemas.ChatCompletionRequest) -> None:  # noqa: ARG001  # documents the shape
+        """Answer a conversation. With `stream: true` the answer comes as server-sent events, ended by `[DONE]`."""
+
+    for route in app.routes:
+        if isinstance(route, APIRoute) and route.path == chat_endpoint.PATH:
+            route.app = chat  # type: ignore[assignment]  # starlette types messages as any mapping, we as dict
+
+
+def _add_models(app: FastAPI, pipeline: Pipeline) -> None:
+    @app.get("/v1/models", summary="Models", tags=["inference"], responses={401: _ERRORS[401]})
+    async def models(call: TheCall) -> schemas.ModelList:
+        """What this key may use as `model`."""
+        names = pipeline.models(call.head.credentials, call.record)
+        return schemas.ModelList(
+            data=[schemas.ModelCard(id=name, created=scenario.created) for name, scenario in names.items()]
+        )
+
+
+def _add_simple(app: FastAPI, completions: Completions) -> None:
+    @app.post("/generate", summary="Generate text", tags=["simple"], responses=_ERRORS)
+    async def generate(body: schemas.GenerateRequest, call: TheCall) -> schemas.GenerateResponse:
+        """Continue a prompt."""
+        fields = {"model": body.model, "max_tokens": body.max_length, "temperature": body.temperature}
+        text, _ = await completions.complete(call, body.prompt, fields)
+        return schemas.GenerateResponse(generated_text=text)
+
+    @app.post("/chat/completion", summary="Answer a prompt", tags=["simple"], responses=_ERRORS)
+    async def chat_completion(body: schemas.SimpleChatRequest, call: TheCall) -> schemas.SimpleChatResponse:
+        """Answer one prompt."""
+        text, scenario = await completions.complete(call, body.prompt, {"model": body.model})
+        return schemas.SimpleChatResponse(result=text, model=scenario)
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    async def gateway_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, GatewayError)
+        return _error_response(request, error)
+
+    async def invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return _error_response(request, _first_problem(error))
+
+    async def http_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        if error.status_code == MethodNotAllowed.status:
+            return _error_response(request, MethodNotAllowed(f"{request.method} is not allowed here."))
+        return _error_response(request, NotFound("No such path."))
+
+    async def refused(request: Request, error: Exception) -> Response:  # noqa: ARG001
+        assert isinstance(error, _Refused)
+        reply = error.reply
+        return Response(reply.body, reply.status, media_type=reply.content_type.decode("latin-1"))
+
+    handlers: dict[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
+        GatewayError: gateway_error,
+        RequestValidationError: invalid,
+        HTTPException: http_error,
+        _Refused: refused,
+    }
+    for kind, handler in handlers.items():
+        app.add_exception_handler(kind, handler)
+
+
+def _error_response(request: Request, error: GatewayError) -> Response:
+    note_error(call_of(request).record, error)
+    headers = {name.decode(): value.decode() for name, value in error_headers(error)}
+    return Response(error_body(error), error.status, headers)
+
+
+_CODES = {"missing": "missing_field", "extra_forbidden": "unsupported_field", "json_invalid": "invalid_json"}
+
+
+def _first_problem(error: RequestValidationError) -> InvalidRequest:
+    """The first thing wrong with a body; the value itself is never repeated."""
+    problem = error.errors()[0]
+    kind = str(problem["type"])
+    where = ".".join(str(part) for part in problem["loc"][1:]) or None
+    code = _CODES.get(kind) or ("invalid_type" if kind.endswith("_type") else "invalid_value")
+    text = str(problem["msg"])
+    message = f"`{where}`: {text}." if where is not None else f"The body is not valid: {text}."
+    return InvalidRequest(message, code=code, param=where)

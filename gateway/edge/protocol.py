@@ -1,0 +1,420 @@
+"""The client's side of the data port: bytes to requests, bounded in size, number and time.
+
+A uvicorn protocol (``uvicorn.Config(http=GatewayProtocol)``) on httptools, written for a gateway: one object per
+connection and one per request, no timers of its own, the head and the body of an answer in one write, and the client's
+departure told to the application at once. uvicorn's own protocol is not extended: every method of it would differ.
+
+Invariants:
+- Requests of one connection are answered one at a time and in order.
+- A request whose end could be read in two ways (RFC 9112, section 11.2) is refused and its connection closed: nothing
+  after it is interpreted. What llhttp refuses is refused; beyond it, transfer codings other than ``chunked``, any
+  transfer coding in HTTP/1.0, and a missing or repeated ``host``.
+- An offer to upgrade is ignored and the request answered as HTTP/1.1 (RFC 9110, section 7.8); fields after the body
+  (trailers) are dropped.
+- Input is bounded before it is kept. What is refused is answered in our JSON error envelope.
+It decides nothing about a request's meaning: paths, methods and body sizes are the application's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
+
+import httptools
+
+from gateway.clock import monotonic
+from gateway.edge.connections import CONNECTION_EXTENSION, Connections
+from gateway.edge.exchange import HEAD_HELD, NOTHING, Exchange, error_response
+from gateway.errors import GatewayError, HeadersTooLarge, InvalidRequest, MethodNotAllowed, Overloaded, RequestTimeout
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGI3Application, HTTPScope
+    from uvicorn.config import Config
+
+_log = logging.getLogger("gateway.connection")
+
+LINGER_S: Final = 2.0  # how long what a refused client still sends is read and dropped, so that it can read the answer
+PIPELINE_MAX: Final = 64  # requests that may wait behind the current one
+IGNORED_BODY_BYTES_MAX: Final = 65536  # rest of a body that is read past after an early answer, rather than closing
+NEVER: Final = float("inf")
+
+IDLE, HEAD, BODY = range(3)
+_ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
+
+
+class _Refusal(Exception):
+    """Raised inside a parser callback to stop the parser; ``error`` is what the client is told."""
+
+    def __init__(self, error: GatewayError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+class GatewayProtocol(asyncio.Protocol):
+    """One client connection; the parameters are those that uvicorn's server gives."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: Connections,
+        app_state: dict[str, Any],  # noqa: ARG002  # lifespan state: the gateway keeps none
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self.app: ASGI3Application = config.loaded_app  # type: ignore[assignment]
+        self.state = server_state
+        self.loop = _loop or asyncio.get_running_loop()
+        self.write_paused = False
+        self._limits = server_state.limits
+        self._read_paused = False
+        self._deaf = False  # further input is dropped
+        self._phase = IDLE  # of the message that is being parsed
+        self._fed_bytes = 0  # received since the message began or since its last piece of body
+        self._exchange: Exchange | None = None  # that is being answered
+        self._parsing: Exchange | None = None  # whose body is being received
+        self._queue: deque[tuple[Exchange, HTTPScope]] = deque()  # received behind it
+        self._last_words: bytes | None = None  # refusal of a message behind it
+        self._upgrading = b""  # the head to parse again, without its offer to upgrade
+        self._writable: asyncio.Event | None = None
+        self._idle_since = self._head_started = 0.0
+        self._stalled_since = 0.0
+        self._stalled_bytes = 0
+        self._closes_at = NEVER
+        self.parser = self._new_parser()
+
+    def _new_parser(self) -> httptools.HttpRequestParser:
+        parser = httptools.HttpRequestParser(self)
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)  # which is dropped rather than an error
+        return parser
+
+    # Transport
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn has TCP only
+        self.transport = transport
+        self._client = _address(transport.get_extra_info("peername"))
+        self._server = _address(transport.get_extra_info("sockname"))
+        now = self._idle_since = monotonic()
+        self._age_ends = now + self._limits.max_age_s * random.uniform(0.9, 1.1)  # noqa: S311  # spreads reconnects
+        state = self.state
+        state.connections.add(self)  # type: ignore[arg-type]  # uvicorn lists its own protocols
+        if state.overflowing:
+            transport.abort()
+        elif state.full:
+            self._phase = HEAD  # the client is about to send one
+            self._refuse(Overloaded("The gateway has too many connections.", retry_after_s=1))
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self.state.connections.discard(self)  # type: ignore[arg-type]
+        self._deaf = True
+        self._disconnect()
+        self.resume_writing()
+        self.parser = None  # type: ignore[assignment]  # it refers to us
+
+    def eof_received(self) -> None:
+        """The client has closed its side: it is gone, whatever it may still read."""
+        if self._exchange is not None:
+            self.abort()
+
+    def abort(self) -> None:
+        """Cut the connection, so that the client sees an incomplete response."""
+        self._disconnect()
+        self._deaf = True
+        self.transport.abort()
+
+    def _disconnect(self) -> None:
+        exchange, self._exchange, self._parsing = self._exchange, None, None
+        self._queue.clear()
+        if exchange is not None:
+            exchange.disconnect()
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        if self._writable is not None:
+            self._writable.set()
+            self._writable = None
+
+    async def drained(self) -> None:
+        """Return when the client has read enough, or is gone."""
+        if self.write_paused:
+            if self._writable is None:
+                self._writable = asyncio.Event()
+            await self._writable.wait()
+
+    def resume_reading(self) -> None:
+        if self._read_paused:
+            self._read_paused = False
+            self.transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            return
+        self._fed_bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError as error:
+            self._refuse(_reason(error))
+        if self._fed_bytes > self._limits.max_header_bytes and not self._deaf:
+            self._refuse(
+                self._head_too_large() if self._phase == HEAD else InvalidRequest("The request's framing is too large.")
+            )
+
+    # Parser callbacks
+
+    def on_message_begin(self) -> None:
+        self._phase = HEAD
+        self._head_started = monotonic()
+        self.url = b""
+        self.headers: list[tuple[bytes, bytes]] = []
+        self._hosts = 0
+        self._continues = False
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._phase != HEAD:
+            return  # a trailer
+        name = name.lower()
+        self.headers.append((name, value))
+        if name == b"host":
+            self._hosts += 1
+        elif name == b"expect":
+            self._continues = value.lower() == b"100-continue"
+        elif name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+            raise _Refusal(InvalidRequest("Only the transfer coding 'chunked' is understood."))
+
+    def on_headers_complete(self) -> None:
+        parser = self.parser
+        if parser.should_upgrade():
+            self._note_upgrade()
+            return
+        self._phase = BODY
+        version = parser.get_http_version()
+        if (
+            self._hosts != 1
+            or version != "1.1"
+            or not 0 < self._fed_bytes <= self._limits.max_header_bytes
+            or len(self.headers) > self._limits.max_header_count
+        ):
+            self._check_head(version)
+        exchange = Exchange(self, self._head_started, version == "1.1", parser.should_keep_alive())
+        exchange.continues = self._continues
+        method = parser.get_method().decode("ascii")
+        if method == "HEAD":
+            exchange.head_only = True
+        self._parsing = exchange
+        scope = self._scope(exchange, method, version)
+        if self._exchange is None:
+            self._start(exchange, scope)
+        elif len(self._queue) < PIPELINE_MAX:
+            self._queue.append((exchange, scope))
+        else:
+            raise _Refusal(InvalidRequest("Too many requests are pipelined."))
+
+    def _check_head(self, version: str) -> None:
+        """Raise _Refusal where the head is ambiguous, or larger than allowed."""
+        http11 = version == "1.1"
+        if not http11:
+            if version != "1.0":
+                raise _Refusal(InvalidRequest("Only HTTP/1.1 and HTTP/1.0 are spoken here."))
+            if any(name == b"transfer-encoding" for name, _ in self.headers):
+                raise _Refusal(InvalidRequest("HTTP/1.0 has no transfer codings."))
+        if self._hosts != 1 and (http11 or self._hosts):
+            raise _Refusal(InvalidRequest("Exactly one 'host' header is needed."))
+        limits = self._limits
+        if len(self.headers) > limits.max_header_count:
+            raise _Refusal(self._head_too_large())
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > limits.max_header_bytes:
+            raise _Refusal(self._head_too_large())
+
+    def _scope(self, exchange: Exchange, method: str, version: str) -> HTTPScope:
+        url = self.url
+        if not url.startswith(b"/"):  # absolute-form or "*" (RFC 9112, section 3.2)
+            parsed = httptools.parse_url(url)
+            url = (parsed.path or b"/") + (b"?" + parsed.query if parsed.query else b"")
+        raw_path, _, query = url.partition(b"?")
+        path = raw_path.decode("ascii")
+        return {
+            "type": "http",
+            "asgi": _ASGI,  # type: ignore[typeddict-item]
+            "http_version": version,
+            "server": self._server,
+            "client": self._client,
+            "scheme": "http",
+            "method": method,
+            "root_path": "",
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "headers": self.headers,
+            "extensions": {CONNECTION_EXTENSION: exchange},  # type: ignore[dict-item]
+        }
+
+    def on_body(self, body: bytes) -> None:
+        self._fed_bytes = 0
+        exchange = self._parsing
+        if exchange is not None and exchange.body(body) and not self._read_paused:
+            self._read_paused = True
+            self.transport.pause_reading()
+
+    def on_message_complete(self) -> None:
+        self._phase = IDLE
+        self._fed_bytes = 0
+        exchange = self._parsing
+        if exchange is not None:
+            self._parsing = None
+            exchange.end_of_body()
+
+    # Requests in order
+
+    def _start(self, exchange: Exchange, scope: HTTPScope) -> None:
+        self._exchange = exchange
+        exchange.task = task = self.loop.create_task(exchange.run(self.app, scope))
+        self.state.tasks.add(task)
+
+    def ends_with(self, exchange: Exchange) -> bool:
+        """Whether the connection should close after the response of ``exchange``, whose head is about to be sent."""
+        if self._queue:
+            return False
+        state = self.state
+        return (
+            state.draining or state.now >= self._age_ends or (self._parsing is exchange and not self._rest_is_small())
+        )
+
+    def _rest_is_small(self) -> bool:
+        """Whether the unread rest of the current body is worth reading past."""
+        lengths = [int(value) for name, value in self.headers if name == b"content-length"]
+        return bool(lengths) and lengths[0] <= IGNORED_BODY_BYTES_MAX
+
+    def response_complete(self, exchange: Exchange) -> None:
+        """Go on after a response: the next request, the close, or idle."""
+        self._exchange = None
+        self.state.total_requests += 1
+        if self._parsing is exchange:
+            self._parsing = None  # the rest of its body is read past
+        if not exchange.keep_alive:
+            self._close()
+        elif self._queue:
+            self._start(*self._queue.popleft())
+        elif self._last_words is not None:
+            self.transport.write(self._last_words)
+            self._close()
+        else:
+            self._idle_since = self.state.now
+            self.resume_reading()
+
+    # Refusals and the end
+
+    def _refuse(self, error: GatewayError) -> None:
+        """Answer with ``error`` when it is this message's turn, and close; nothing after it is interpreted."""
+        _log.debug("refused: %s", error.message)
+        self._deaf = True
+        exchange, parsing = self._exchange, self._parsing
+        if exchange is not None and parsing is not exchange:
+            if self._queue and self._queue[-1][0] is parsing:
+                self._queue.pop()
+            self._last_words = error_response(error)
+            return
+        if exchange is not None:  # the body of the request that is being answered
+            if exchange.state not in (NOTHING, HEAD_HELD):
+                self.abort()
+                return
+            self._disconnect()
+        self.transport.write(error_response(error))
+        self._close()
+
+    def _head_too_large(self) -> GatewayError:
+        limits = self._limits
+        return HeadersTooLarge(
+            f"The request's headers are larger than {limits.max_header_bytes} bytes"
+            f" or more than {limits.max_header_count}."
+        )
+
+    def _close(self) -> None:
+        """Close once everything is sent; a client that is still sending gets a moment to read its answer."""
+        self._deaf = True
+        self._queue.clear()
+        if self._phase == IDLE:
+            self.transport.close()
+            return
+        self._closes_at = monotonic() + LINGER_S
+        self.transport.write_eof()
+        self.resume_reading()
+
+    def shutdown(self) -> None:
+        """Close between requests: at once where none is in flight (uvicorn's server calls this when it stops)."""
+        if self._exchange is None:
+            self._deaf = True
+            self.transport.close()
+        else:
+            last = self._queue[-1][0] if self._queue else self._exchange
+            last.keep_alive = False
+
+    def sweep(self, now: float) -> None:
+        """Act on every timeout that has passed at ``now`` (monotonic seconds)."""
+        waiting_bytes = self.transport.get_write_buffer_size()
+        if waiting_bytes != self._stalled_bytes:
+            self._stalled_bytes, self._stalled_since = waiting_bytes, now
+        elif waiting_bytes and now - self._stalled_since >= self._limits.write_timeout_s:
+            self.abort()
+        if self._deaf:
+            if now >= self._closes_at:
+                self.transport.abort()
+        elif self._exchange is None:
+            self._sweep_between_requests(now)
+
+    def _sweep_between_requests(self, now: float) -> None:
+        limits = self._limits
+        if self._phase == IDLE:
+            if now - self._idle_since >= limits.keep_alive_s or now >= self._age_ends:
+                self._close()
+        elif now - max(self._head_started, self._idle_since) >= limits.header_timeout_s:
+            if self._phase == HEAD:
+                self._refuse(RequestTimeout("The request's head took too long to arrive."))
+            else:
+                self._close()
+
+    # Upgrades
+
+    def _note_upgrade(self) -> None:
+        """Keep the head, without its offer to upgrade, to be parsed again: llhttp would not read the body."""
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            raise _Refusal(MethodNotAllowed("CONNECT is not allowed here."))
+        lines = [b"%b %b HTTP/%b" % (method, self.url, self.parser.get_http_version().encode())]
+        for name, value in self.headers:
+            if name == b"connection":
+                tokens = {token.strip() for token in value.lower().split(b",")}
+                value = b", ".join(tokens & {b"close", b"keep-alive"})
+            if name not in (b"upgrade", b"http2-settings"):
+                lines.append(name + b": " + value)
+        self._upgrading = b"\r\n".join(lines) + b"\r\n\r\n"
+
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        self.parser = self._new_parser()
+        self._fed_bytes = -len(self._upgrading) - len(rest)  # already counted
+        self.data_received(self._upgrading + rest)
+
+
+def _address(value: Any) -> tuple[str, int] | None:
+    """Host and port of a socket address, whatever its family; None for a Unix socket."""
+    return (str(value[0]), int(value[1])) if isinstance(value, tuple) and len(value) >= 2 else None
+
+
+def _reason(error: httptools.HttpParserError) -> GatewayError:
+    """What to tell the client: our own refusal where a callback raised one."""
+    cause = error.__context__
+    if isinstance(cause, _Refusal):
+        return cause.error
+    if isinstance(error, httptools.HttpParserCallbackError):
+        _log.error("a parser callback failed", exc_info=cause)
+    return InvalidRequest(f"The request is not valid HTTP: {str(error)[:200]}", code="invalid_http")

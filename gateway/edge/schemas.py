@@ -1,0 +1,152 @@
+"""The shapes of requests and responses, for validation where FastAPI serves and for the documentation everywhere.
+
+A chat request is not validated against its model here: fields that the gateway does not use pass through untouched,
+and the model only documents the common ones (https://platform.openai.com/docs/api-reference/chat/create).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Open(BaseModel):
+    """A shape that may have further fields."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong."""
+
+    message: str = Field(description="A sentence for people.")
+    type: str = Field(description="The kind of error, e.g. `invalid_request_error`.")
+    param: str | None = Field(description="The field of the request that is at fault.")
+    code: str | None = Field(description="The error in one word, e.g. `missing_field`.")
+
+
+class ErrorBody(BaseModel):
+    """The body of every answer that is not a success."""
+
+    error: ErrorDetail
+
+
+class ChatMessage(_Open):
+    """One message of the conversation."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[dict[str, Any]] | None = Field(
+        None, description="Text, or parts: `text`, `image_url`, `input_audio`, `file`."
+    )
+    name: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
+
+
+class StreamOptions(_Open):
+    """Options of a stream."""
+
+    include_usage: bool = Field(False, description="Send a last event with the usage of the whole call.")
+
+
+class ChatCompletionRequest(_Open):
+    """A chat completion request; fields not listed here are passed on to the model's backend as they are."""
+
+    model: str = Field(description="The name or an alias of a scenario.", examples=["support-chat"])
+    messages: list[ChatMessage] = Field(min_length=1)
+    stream: bool | None = Field(False, description="Answer with server-sent events as the text is generated.")
+    stream_options: StreamOptions | None = None
+    max_completion_tokens: int | None = Field(None, ge=1)
+    max_tokens: int | None = Field(None, ge=1)
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, ge=0, le=1)
+    n: int | None = Field(1, ge=1, le=128, description="How many answers to generate.")
+    stop: str | list[str] | None = None
+    seed: int | None = None
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    response_format: dict[str, Any] | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    prompt_variables: dict[str, str] | None = Field(
+        None, description="Values for the variables of the scenario's prompt; not passed on."
+    )
+
+
+class TokenUsage(_Open):
+    """Tokens of one call."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class ChatChoice(_Open):
+    """One answer."""
+
+    index: int
+    message: ChatMessage
+    finish_reason: str | None = None
+
+
+class ChatCompletion(_Open):
+    """A whole chat completion."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: TokenUsage | None = None
+
+
+class ModelCard(BaseModel):
+    """A scenario that the caller may name as `model`."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = Field(description="Unix time in seconds.")
+    owned_by: str = "llm-gateway"
+
+
+class ModelList(BaseModel):
+    """What the caller may use."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelCard]
+
+
+class GenerateRequest(BaseModel):
+    """A prompt to be continued."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    prompt: str = Field(min_length=1)
+    max_length: int | None = Field(None, ge=1, description="Most tokens to generate.")
+    temperature: float | None = Field(None, ge=0, le=2)
+    model: str | None = Field(None, min_length=1, description="A scenario; the configured default without it.")
+
+
+class GenerateResponse(BaseModel):
+    """The generated text."""
+
+    generated_text: str
+
+
+class SimpleChatRequest(BaseModel):
+    """A prompt to be answered."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    prompt: str = Field(min_length=1)
+    model: str | None = Field(None, min_length=1, description="A scenario; the configured default without it.")
+
+
+class SimpleChatResponse(BaseModel):
+    """The answer, and the model that gave it."""
+
+    result: str
+    model: str = Field(description="The scenario that answered.")

@@ -1,0 +1,32 @@
+"""The lease of a call, in the form it has without limits: it admits everybody and is settled exactly once.
+
+Invariant: ``settle`` takes effect once; whoever comes later changes nothing. The lease lives on the exit stack of the
+reply, so it is settled after the last byte, the disconnect or the failure, whichever comes.
+"""
+
+from __future__ import annotations
+
+from gateway.model import Usage
+
+
+class Lease:
+    """What a call holds while it runs."""
+
+    __slots__ = ("settled_usage", "is_settled")
+
+    def __init__(self) -> None:
+        self.is_settled = False
+        self.settled_usage: Usage | None = None
+
+    def settle(self, usage: Usage | None) -> bool:
+        """End the lease with what was used (None: nothing to charge); False if it had ended before."""
+        if self.is_settled:
+            return False
+        self.is_settled = True
+        self.settled_usage = usage
+        return True
+
+
+def admit() -> Lease:
+    """Admit a call. Without limits there is nothing to ask for, so this never waits and never refuses."""
+    return Lease()

@@ -1,0 +1,109 @@
+"""The whole journey of a request, from what the edge read to what the edge will send.
+
+Each step is one call, in the order of the design: authenticate, (read), resolve, render, plan, admit, call, meter.
+
+Invariants:
+- The lease, the place at the backend and the upstream connection live on one exit stack. It belongs to this function
+  until a Reply is returned and to the Reply from then on; closing it is safe at any moment and more than once.
+- The lease is settled exactly once: by ``_settle`` when an answer was had, else with nothing.
+- A caller is known before its body is read.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from typing import Protocol
+
+from gateway.auth import authenticate
+from gateway.clock import wall
+from gateway.limits import Lease, admit
+from gateway.meter import MeteredStream, charge, estimate_usage
+from gateway.model import ChatRequest, Credentials, Principal, Scenario, Snapshot
+from gateway.registry import resolve, usable_names
+from gateway.routing import make_plan
+from gateway.scenarios import render
+from gateway.telemetry import RequestRecord
+from gateway.upstream.call import Answer, Caller
+
+
+class SnapshotSource(Protocol):
+    """Where the registry's present state is read, once per request."""
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The objects that serve now."""
+
+
+class Reply:
+    """What to send: a whole ``body``, or a ``stream`` to be read to its end. ``close`` it when done, whatever happened."""
+
+    __slots__ = ("_stack", "backend", "body", "content_type", "scenario", "status", "stream")
+
+    def __init__(self, answer: Answer, scenario: Scenario, stream: MeteredStream | None, stack: ExitStack) -> None:
+        self.status = answer.status
+        self.content_type = answer.content_type
+        self.body = answer.body
+        self.stream = stream
+        self.scenario = scenario.name
+        self.backend = answer.backend.name
+        self._stack = stack
+
+    def close(self) -> None:
+        """Settle the lease and let go of the backend."""
+        self._stack.close()
+
+
+class Pipeline:
+    """The straight line; holds nothing of any request."""
+
+    def __init__(self, registry: SnapshotSource, caller: Caller, max_attempts: int) -> None:
+        self._registry = registry
+        self._caller = caller
+        self._max_attempts = max_attempts
+
+    def identify(self, credentials: Credentials, record: RequestRecord) -> Principal:
+        """Who calls. Raises AuthenticationFailed."""
+        principal = authenticate(self._registry.snapshot, credentials, wall())
+        record.tenant = principal.tenant.name
+        record.key = principal.key.name
+        return principal
+
+    def models(self, credentials: Credentials, record: RequestRecord) -> dict[str, Scenario]:
+        """Every name and alias that this caller may use, sorted. Raises AuthenticationFailed."""
+        return usable_names(self.identify(credentials, record))
+
+    async def chat(
+        self, credentials: Credentials, read: Callable[[], Awaitable[ChatRequest]], record: RequestRecord
+    ) -> Reply:
+        """Answer one chat completion. Raises GatewayError; ``read`` gives the request once the caller is known."""
+        principal = self.identify(credentials, record)
+        request = await read()
+        record.stream = request.stream
+        scenario = resolve(principal, request.model)
+        record.scenario = record.request_model = scenario.name
+        request = render(scenario, request)
+        plan = make_plan(scenario, random.random(), self._max_attempts)  # noqa: S311  # a share of traffic, no secret
+        with ExitStack() as stack:
+            lease = admit()
+            stack.callback(lease.settle, None)
+            answer = await self._caller.call(plan, request, record, stack)
+            stack.callback(_settle, lease, request, answer, record)
+            stream = None
+            if answer.stream is not None and answer.source is not None:
+                stream = MeteredStream(answer.source, answer.stream, answer.first, record)
+            return Reply(answer, scenario, stream, stack.pop_all())
+
+
+def _settle(lease: Lease, request: ChatRequest, answer: Answer, record: RequestRecord) -> None:
+    """Charge what was used: as reported, else as estimated from what was answered; a refused request used nothing."""
+    if answer.stream is not None:
+        usage = answer.stream.usage or estimate_usage(request, answer.stream.output_bytes, answer.stream.events)
+    elif answer.facts is not None:
+        usage = answer.facts.usage or estimate_usage(request, answer.facts.output_bytes)
+    else:
+        return
+    if lease.settle(usage):
+        record.usage = usage
+        record.cost_nano_usd = charge(usage, answer.backend.price)
