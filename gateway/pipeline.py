@@ -3,8 +3,8 @@
 Each step is one call, in the order of the design: authenticate, (read), resolve, render, plan, admit, call, meter.
 
 Invariants:
-- The lease, the place at the backend and the upstream connection live on one exit stack. It belongs to this function
-  until a Reply is returned and to the Reply from then on; closing it is safe at any moment and more than once.
+- The lease, the place at the backend and the upstream connection live on one Cleanup. It belongs to this function until
+  a Reply is returned and to the Reply from then on; closing it is safe at any moment and more than once.
 - The lease is settled exactly once: by ``_settle`` when an answer was had, else with nothing.
 - A caller is known before its body is read.
 """
@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
 from typing import Protocol
 
 from gateway.auth import authenticate
+from gateway.cleanup import Cleanup
 from gateway.clock import wall
 from gateway.limits import Lease, admit
 from gateway.meter import MeteredStream, charge, estimate_usage
@@ -39,20 +39,20 @@ class SnapshotSource(Protocol):
 class Reply:
     """What to send: a whole ``body``, or a ``stream`` to be read to its end. ``close`` it when done, whatever happened."""
 
-    __slots__ = ("_stack", "backend", "body", "content_type", "scenario", "status", "stream")
+    __slots__ = ("_cleanup", "backend", "body", "content_type", "scenario", "status", "stream")
 
-    def __init__(self, answer: Answer, scenario: Scenario, stream: MeteredStream | None, stack: ExitStack) -> None:
+    def __init__(self, answer: Answer, scenario: Scenario, stream: MeteredStream | None, cleanup: Cleanup) -> None:
         self.status = answer.status
         self.content_type = answer.content_type
         self.body = answer.body
         self.stream = stream
         self.scenario = scenario.name
         self.backend = answer.backend.name
-        self._stack = stack
+        self._cleanup = cleanup
 
     def close(self) -> None:
         """Settle the lease and let go of the backend."""
-        self._stack.close()
+        self._cleanup.close()
 
 
 class Pipeline:
@@ -85,15 +85,19 @@ class Pipeline:
         record.scenario = record.request_model = scenario.name
         request = render(scenario, request)
         plan = make_plan(scenario, random.random(), self._max_attempts)  # noqa: S311  # a share of traffic, no secret
-        with ExitStack() as stack:
+        cleanup = Cleanup()
+        try:
             lease = admit()
-            stack.callback(lease.settle, None)
-            answer = await self._caller.call(plan, request, record, stack)
-            stack.callback(_settle, lease, request, answer, record)
+            cleanup.push(lease.settle, None)
+            answer = await self._caller.call(plan, request, record, cleanup)
+            cleanup.push(_settle, lease, request, answer, record)
             stream = None
             if answer.stream is not None and answer.source is not None:
                 stream = MeteredStream(answer.source, answer.stream, answer.first, record)
-            return Reply(answer, scenario, stream, stack.pop_all())
+            return Reply(answer, scenario, stream, cleanup)
+        except BaseException:  # also when cancelled: what was taken is given back here, else by the Reply
+            cleanup.close()
+            raise
 
 
 def _settle(lease: Lease, request: ChatRequest, answer: Answer, record: RequestRecord) -> None:

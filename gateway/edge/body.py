@@ -15,13 +15,16 @@ class ClientGone(Exception):
     """The client left before its request was complete."""
 
 
-async def read_body(receive: Receive, content_length: int | None, max_bytes: int, timeout_s: float) -> bytes:
+async def read_body(receive: Receive, content_length: int | None, max_bytes: int, timeout_s: float | None) -> bytes:
     """The whole body. Raises RequestTooLarge, RequestTimeout, ClientGone.
 
-    A body that is announced as too large is refused before any of it is read.
+    A body that is announced as too large is refused before any of it is read. ``timeout_s`` is None where the body is
+    known to have arrived, so that no timer is needed.
     """
     if content_length is not None and content_length > max_bytes:
         raise _too_large(max_bytes)
+    if timeout_s is None:
+        return await _read(receive, max_bytes)
     try:
         async with asyncio.timeout(timeout_s):
             return await _read(receive, max_bytes)

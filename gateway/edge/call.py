@@ -19,7 +19,7 @@ from gateway.auth import ClientAddress
 from gateway.clock import monotonic
 from gateway.dialects.openai.errors import error_body
 from gateway.edge.body import ClientGone, Receive, read_body
-from gateway.edge.connections import CONNECTION_EXTENSION
+from gateway.edge.connections import CONNECTION_EXTENSION, ClientConnection
 from gateway.edge.head import RequestHead, read_head, refuse_encoded_body
 from gateway.errors import GatewayError, InternalError
 from gateway.model import Frozen
@@ -43,7 +43,7 @@ class EdgeLimits(Frozen, frozen=True):
 class Call:
     """A request being served: its head, its record, and how to answer it."""
 
-    __slots__ = ("_limits", "_receive", "_send", "_task", "_watcher", "gone", "head", "record", "scope", "started")
+    __slots__ = ("_connection", "_limits", "_receive", "_send", "_task", "_watcher", "gone", "head", "record", "scope", "started")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, head: RequestHead, limits: EdgeLimits) -> None:
         self.scope = scope
@@ -55,7 +55,8 @@ class Call:
         self._limits = limits
         self._task: asyncio.Task[Any] | None = asyncio.current_task()
         self._watcher: asyncio.Task[None] | None = None
-        connection = scope.get("extensions", {}).get(CONNECTION_EXTENSION)
+        connection: ClientConnection | None = scope.get("extensions", {}).get(CONNECTION_EXTENSION)
+        self._connection = connection
         self.record = RequestRecord(
             request_id=head.request_id,
             trace=head.trace,
@@ -73,16 +74,19 @@ class Call:
 
     async def body(self) -> bytes:
         """The request's body. Raises InvalidRequest, RequestTooLarge, RequestTimeout, ClientGone."""
-        refuse_encoded_body(self.head)
+        head = self.head
+        if head.content_encoding:
+            refuse_encoded_body(head)
+        limits = self._limits
+        connection = self._connection
+        timeout_s = None if connection is not None and connection.body_received else limits.body_timeout_s
         started_at = monotonic()
         try:
-            body = await read_body(
-                self._receive, self.head.content_length, self._limits.max_body_bytes, self._limits.body_timeout_s
-            )
+            body = await read_body(self._receive, head.content_length, limits.max_body_bytes, timeout_s)
         finally:
             self.record.client_wait_s += monotonic() - started_at
         self.record.bytes_in = len(body)
-        if CONNECTION_EXTENSION not in self.scope.get("extensions", ()):
+        if connection is None:
             self._watcher = asyncio.get_running_loop().create_task(self._watch(), name="watch for a disconnect")
         return body
 

@@ -46,6 +46,10 @@ class ClientConnection(Protocol):
         """Monotonic time of the first byte of the request's head."""
 
     @property
+    def body_received(self) -> bool:
+        """True once the whole request body has arrived, so that ``receive`` will not wait for it."""
+
+    @property
     def write_paused(self) -> bool:
         """True while the client reads more slowly than it is written to; ``send`` waits meanwhile."""
 
@@ -81,7 +85,7 @@ class Connections(ServerState):
         self.now = monotonic()  # as of the last sweep
 
     @property
-    def default_headers(self) -> list[tuple[bytes, bytes]]:  # type: ignore[override]  # an attribute in uvicorn
+    def default_headers(self) -> list[tuple[bytes, bytes]]:
         """Header fields of every response; uvicorn assigns them once a second, for the date."""
         return self._default_headers
 

@@ -95,6 +95,10 @@ class Exchange:
     # ClientConnection
 
     @property
+    def body_received(self) -> bool:
+        return not self.more_body
+
+    @property
     def write_paused(self) -> bool:
         return self.protocol.write_paused
 

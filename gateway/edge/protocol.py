@@ -64,7 +64,7 @@ class GatewayProtocol(asyncio.Protocol):
         app_state: dict[str, Any],  # noqa: ARG002  # lifespan state: the gateway keeps none
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        self.app: ASGI3Application = config.loaded_app  # type: ignore[assignment]
+        self.app: ASGI3Application = config.loaded_app
         self.state = server_state
         self.loop = _loop or asyncio.get_running_loop()
         self.write_paused = False

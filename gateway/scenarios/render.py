@@ -39,7 +39,7 @@ def render(scenario: Scenario, request: ChatRequest) -> ChatRequest:
     fields: Fields = dict(request.fields)
     variables = fields.pop(VARIABLES_FIELD, None)
     for name, value in parameters.defaults.items():
-        if name not in fields or bytes(memoryview(fields[name])[:5]) == b"null":
+        if name not in fields or _is_null(fields[name]):
             fields[name] = value
     fields.update(parameters.overrides)
     if scenario.prompt is not None:
@@ -59,7 +59,7 @@ def _apply_cap(fields: Fields, cap: int | None) -> int | None:
     limits = []
     for name in _OUTPUT_CAP_FIELDS:
         raw = fields.get(name)
-        if raw is None or bytes(memoryview(raw)[:5]) == b"null":
+        if raw is None or _is_null(raw):
             continue
         limit = _decode_int(raw)
         if cap is not None and limit > cap:
@@ -71,6 +71,10 @@ def _apply_cap(fields: Fields, cap: int | None) -> int | None:
     if cap is not None:
         fields["max_tokens"] = str(cap).encode()
     return cap
+
+
+def _is_null(raw: msgspec.Raw | bytes) -> bool:
+    return len(raw) == 4 and bytes(raw) == b"null"
 
 
 def _render_prompt(prompt: Prompt, raw: msgspec.Raw | bytes | None) -> str:

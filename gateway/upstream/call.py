@@ -3,17 +3,17 @@
 Invariants:
 - A further attempt is made only while nothing of an answer has been taken: a stream counts as begun with its first
   event, a whole reply with the first byte of its body. Until then nothing has been sent to the caller.
-- Every place taken at a backend and every source opened is given back exactly once, on failure here, else by the exit
-  stack that the reply owns.
+- Every place taken at a backend and every source opened is given back exactly once, on failure here, else by the
+  Cleanup that the reply owns.
 """
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from email.utils import parsedate_to_datetime
 
 import msgspec
 
+from gateway.cleanup import Cleanup
 from gateway.clock import monotonic, wall
 from gateway.dialects.openai.errors import error_body
 from gateway.dialects.openai.reply import ReplyFacts, read_reply
@@ -65,8 +65,8 @@ class Caller:
         self._metrics = metrics
         self._backends = Backends(metrics)
 
-    async def call(self, plan: Plan, request: ChatRequest, record: RequestRecord, stack: ExitStack) -> Answer:
-        """The first real answer of the plan. What a stream holds is left on ``stack``.
+    async def call(self, plan: Plan, request: ChatRequest, record: RequestRecord, cleanup: Cleanup) -> Answer:
+        """The first real answer of the plan. What a stream holds is left on ``cleanup``.
 
         Raises GatewayError when the plan is exhausted (NoBackend, Overloaded, UpstreamTimeout, UpstreamFailed).
         """
@@ -79,7 +79,7 @@ class Caller:
             outcome: Outcome = "cancelled"
             detail = ""
             try:
-                answer = await self._attempt(self._backends.state_of(backend), request, record, stack)
+                answer = await self._attempt(self._backends.state_of(backend), request, record, cleanup)
                 outcome = "ok" if answer.status == 200 else "refused"
                 return answer
             except AttemptFailed as failure:
@@ -93,7 +93,7 @@ class Caller:
         raise _exhausted(plan, failures)
 
     async def _attempt(
-        self, state: BackendState, request: ChatRequest, record: RequestRecord, stack: ExitStack
+        self, state: BackendState, request: ChatRequest, record: RequestRecord, cleanup: Cleanup
     ) -> Answer:
         state.enter()
         source: Source | None = None
@@ -109,8 +109,8 @@ class Caller:
             source.close()
             state.leave()
         else:
-            stack.callback(state.leave)
-            stack.callback(source.close)
+            cleanup.push(state.leave)
+            cleanup.push(source.close)
         return answer
 
     async def _open(self, state: BackendState, request: ChatRequest, record: RequestRecord) -> Source:

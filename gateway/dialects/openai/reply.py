@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from gateway.dialects.openai.usage import ABSENT, is_absent, read_usage, text_bytes
+from gateway.dialects.openai.usage import ABSENT, read_usage, text_bytes
 from gateway.errors import AttemptFailed
 from gateway.model import Usage
 
@@ -20,7 +20,7 @@ class _Choice(msgspec.Struct):
 
 
 class _Reply(msgspec.Struct):
-    choices: list[_Choice] | None = None
+    choices: msgspec.Raw = ABSENT
     usage: msgspec.Raw = ABSENT
     error: msgspec.Raw = ABSENT
 
@@ -29,10 +29,11 @@ class ReplyFacts(msgspec.Struct, frozen=True):
     """``usage`` is None where the backend reported none; ``output_bytes`` is then what an estimate goes by."""
 
     usage: Usage | None
-    output_bytes: int
+    output_bytes: int = 0
 
 
 _decode = msgspec.json.Decoder(_Reply).decode
+_decode_choices = msgspec.json.Decoder(list[_Choice]).decode
 
 
 def read_reply(body: bytes) -> ReplyFacts:
@@ -41,10 +42,21 @@ def read_reply(body: bytes) -> ReplyFacts:
         reply = _decode(body)
     except (msgspec.DecodeError, RecursionError) as error:
         raise AttemptFailed("protocol_error", f"the body of a 200 is no chat completion: {error}") from None
-    if not is_absent(reply.error):
+    if reply.error != ABSENT:
         raise AttemptFailed("error_in_body", "a 200 whose body is an error")
-    if reply.choices is None:
+    if reply.choices == ABSENT:
         raise AttemptFailed("protocol_error", "the body of a 200 has no choices")
-    messages = (choice.message for choice in reply.choices if choice.message is not None)
-    size = sum(text_bytes(message.content, message.reasoning_content, message.tool_calls) for message in messages)
-    return ReplyFacts(read_usage(reply.usage), size)
+    usage = read_usage(reply.usage)
+    return ReplyFacts(usage) if usage is not None else ReplyFacts(None, _output_bytes(reply.choices))
+
+
+def _output_bytes(choices: msgspec.Raw) -> int:
+    try:
+        messages = [choice.message for choice in _decode_choices(choices)]
+    except (msgspec.DecodeError, RecursionError):
+        return len(choices)  # an unknown form: all of it is output
+    return sum(
+        text_bytes(message.content, message.reasoning_content, message.tool_calls)
+        for message in messages
+        if message is not None
+    )

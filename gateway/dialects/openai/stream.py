@@ -15,7 +15,7 @@ import re
 
 import msgspec
 
-from gateway.dialects.openai.usage import ABSENT, is_absent, read_usage
+from gateway.dialects.openai.usage import ABSENT, read_usage
 from gateway.errors import AttemptFailed
 from gateway.model import Usage
 
@@ -145,9 +145,9 @@ class ChatStream:
             if first:
                 raise AttemptFailed("protocol_error", f"the first event is no completion chunk: {error}") from None
             return False  # not ours to judge once the stream runs: the caller gets what the backend sent
-        if not is_absent(chunk.error):
+        if chunk.error != ABSENT:
             self.failed = True
-        if is_absent(chunk.usage):
+        if chunk.usage == ABSENT:
             return False
         self.usage = read_usage(chunk.usage) or self.usage
         return self._drop_usage and not chunk.choices

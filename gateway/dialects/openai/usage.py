@@ -48,14 +48,9 @@ class ReportedUsage(msgspec.Struct):
 _decode = msgspec.json.Decoder(ReportedUsage).decode
 
 
-def is_absent(raw: msgspec.Raw) -> bool:
-    """True for a field that is missing or null."""
-    return len(memoryview(raw)) == 4 and bytes(raw) == b"null"
-
-
 def read_usage(raw: msgspec.Raw) -> Usage | None:
     """The usage in a ``usage`` field; None where it is absent or makes no sense (the reply itself is still good)."""
-    if is_absent(raw):
+    if raw == ABSENT:
         return None
     try:
         return _decode(raw).to_usage()
@@ -65,4 +60,4 @@ def read_usage(raw: msgspec.Raw) -> Usage | None:
 
 def text_bytes(*parts: msgspec.Raw) -> int:
     """Bytes of generated text in raw JSON values, quotes not counted: what an estimate of tokens goes by."""
-    return sum(max(len(memoryview(part)) - 2, 0) for part in parts if not is_absent(part))
+    return sum(max(len(part) - 2, 0) for part in parts if part != ABSENT)
