@@ -37,7 +37,7 @@ class SnapshotSource(Protocol):
 
 
 class Reply:
-    """What to send: a whole ``body``, or a ``stream`` to be read to its end. ``close`` it when done, whatever happened."""
+    """What to send: a whole ``body``, or a ``stream`` to be read to its end. ``close`` it when done."""
 
     __slots__ = ("_cleanup", "backend", "body", "content_type", "scenario", "status", "stream")
 

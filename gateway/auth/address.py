@@ -26,7 +26,7 @@ class ClientAddress:
         return bool(self._trusted)
 
     def of(self, peer: str, forwarded_for: bytes) -> str:
-        """The caller's address for a connection from ``peer``; ``peer`` itself where the header is not to be trusted."""
+        """The caller's address for a connection from ``peer``: ``peer`` itself unless it is a trusted proxy."""
         if not forwarded_for or not self._is_trusted(peer):
             return peer
         address = peer

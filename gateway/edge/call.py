@@ -43,7 +43,19 @@ class EdgeLimits(Frozen, frozen=True):
 class Call:
     """A request being served: its head, its record, and how to answer it."""
 
-    __slots__ = ("_connection", "_limits", "_receive", "_send", "_task", "_watcher", "gone", "head", "record", "scope", "started")
+    __slots__ = (
+        "_connection",
+        "_limits",
+        "_receive",
+        "_send",
+        "_task",
+        "_watcher",
+        "gone",
+        "head",
+        "record",
+        "scope",
+        "started",
+    )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, head: RequestHead, limits: EdgeLimits) -> None:
         self.scope = scope
@@ -179,7 +191,7 @@ class Frontdesk:
             if not call.gone:
                 raise
             asyncio.current_task().uncancel()  # type: ignore[union-attr]  # a coroutine of ours runs in a task
-        except Exception as error:  # the last line of defence: a fault of ours is a 500 and a trace in our log
+        except Exception as error:  # noqa: BLE001  # the last line of defence: a fault of ours is a 500 and a trace in our log
             _log.exception("a request failed: %s", call.head.request_id)
             await call.refuse(InternalError(type(error).__name__))
         finally:

@@ -150,7 +150,7 @@ def _add_chat(app: FastAPI, chat: chat_endpoint.ChatCompletions) -> None:
         response_model=schemas.ChatCompletion,
         responses={**_ERRORS, 200: {"content": stream, "description": "The completion, whole or as a stream."}},
     )
-    async def chat_completions(body: schemas.ChatCompletionRequest) -> None:  # noqa: ARG001  # documents the shape
+    async def chat_completions(body: schemas.ChatCompletionRequest) -> None:  # documents the shape
         """Answer a conversation. With `stream: true` the answer comes as server-sent events, ended by `[DONE]`."""
 
     for route in app.routes:

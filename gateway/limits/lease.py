@@ -12,7 +12,7 @@ from gateway.model import Usage
 class Lease:
     """What a call holds while it runs."""
 
-    __slots__ = ("settled_usage", "is_settled")
+    __slots__ = ("is_settled", "settled_usage")
 
     def __init__(self) -> None:
         self.is_settled = False

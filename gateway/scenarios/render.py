@@ -26,7 +26,7 @@ Fields = dict[str, msgspec.Raw | bytes]
 
 
 def render(scenario: Scenario, request: ChatRequest) -> ChatRequest:
-    """The request as the scenario wants it sent. Raises InvalidRequest where a prompt variable is missing or unknown."""
+    """The request as the scenario wants it sent. Raises InvalidRequest for a prompt variable missing or unknown."""
     parameters = scenario.parameters
     if (
         scenario.prompt is None

@@ -9,38 +9,25 @@ Invariants:
 
 from __future__ import annotations
 
-from email.utils import parsedate_to_datetime
-
 import msgspec
 
 from gateway.cleanup import Cleanup
-from gateway.clock import monotonic, wall
+from gateway.clock import monotonic
 from gateway.dialects.openai.errors import error_body
 from gateway.dialects.openai.reply import ReplyFacts, read_reply
 from gateway.dialects.openai.request import encode_chat_request
 from gateway.dialects.openai.stream import ChatStream
-from gateway.errors import (
-    TIMEOUT_OUTCOMES,
-    AttemptFailed,
-    GatewayError,
-    InvalidRequest,
-    NoBackend,
-    Outcome,
-    Overloaded,
-    UpstreamFailed,
-    UpstreamTimeout,
-)
+from gateway.errors import AttemptFailed, InvalidRequest, Outcome
 from gateway.model import Backend, ChatRequest, Plan
 from gateway.telemetry import Metrics, RequestRecord
 from gateway.upstream.backends import Backends, BackendState
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.echo import echo
 from gateway.upstream.limits import UpstreamLimits
+from gateway.upstream.outcomes import exhausted, failure_of_status, header, retry_after_s
 from gateway.upstream.source import Source
 
 _PASSED_THROUGH = frozenset({400, 413, 415, 422})
-_MAX_RETRY_AFTER_S = 86_400.0
-_BUSY_RETRY_AFTER_S = 1.0
 
 
 class Answer(msgspec.Struct, kw_only=True):
@@ -90,7 +77,7 @@ class Caller:
             finally:
                 record.attempts.append((backend.name, outcome, monotonic() - started_at, detail))
                 self._metrics.attempt(backend.name, outcome)
-        raise _exhausted(plan, failures)
+        raise exhausted(plan, failures)
 
     async def _attempt(
         self, state: BackendState, request: ChatRequest, record: RequestRecord, cleanup: Cleanup
@@ -135,7 +122,7 @@ class Caller:
     async def _read(self, source: Source, backend: Backend, request: ChatRequest, record: RequestRecord) -> Answer:
         if source.status != 200:
             return await self._read_refusal(source, backend, record)
-        content_type = _header(source, b"content-type")
+        content_type = header(source, b"content-type")
         if not request.stream:
             body = await self._read_body(source, record, self._limits.max_body_bytes)
             return Answer(
@@ -144,9 +131,7 @@ class Caller:
         if content_type.lower().startswith(b"application/json"):
             read_reply(await self._read_body(source, record, self._limits.max_body_bytes))
             raise AttemptFailed("protocol_error", "a stream was asked for and a whole reply came")
-        stream = ChatStream(
-            drop_usage=not request.include_usage, max_event_bytes=self._limits.max_event_bytes
-        )
+        stream = ChatStream(drop_usage=not request.include_usage, max_event_bytes=self._limits.max_event_bytes)
         first = await self._read_first_event(source, stream, record)
         return Answer(
             backend=backend,
@@ -181,10 +166,10 @@ class Caller:
         """A status that is the caller's to see passes with its body; every other one fails the attempt."""
         status = source.status
         if status not in _PASSED_THROUGH:
-            raise _failure_of_status(status, _retry_after_s(source))
+            raise failure_of_status(status, retry_after_s(source))
         try:
             body = await self._read_body(source, record, self._limits.max_error_body_bytes)
-            content_type = _header(source, b"content-type") or b"application/json"
+            content_type = header(source, b"content-type") or b"application/json"
         except _TooLarge:
             refusal = InvalidRequest(
                 "The model backend refused the request; its explanation is too large to pass on.",
@@ -216,59 +201,3 @@ class _TooLarge(AttemptFailed):
 
     def __init__(self, limit: int) -> None:
         super().__init__("protocol_error", f"a body of more than {limit} bytes")
-
-
-def _failure_of_status(status: int, retry_after_s: float | None) -> AttemptFailed:
-    """Which failure a status is that must not reach the caller.
-
-    401, 403, 404 and the like mean that our configuration of the backend is wrong, which is no fault of the caller.
-    """
-    outcome: Outcome
-    if status == 429:
-        outcome = "rate_limited"
-    elif status >= 500 or status == 408:
-        outcome = "server_error"
-    elif status < 300:
-        outcome = "protocol_error"
-    else:
-        outcome = "misconfigured"
-    return AttemptFailed(outcome, f"status {status}", status=status, retry_after_s=retry_after_s)
-
-
-def _header(source: Source, name: bytes) -> bytes:
-    for key, value in source.headers:
-        if key == name:
-            return value.strip()
-    return b""
-
-
-def _retry_after_s(source: Source) -> float | None:
-    """``Retry-After`` in seconds, given as a number or a date (RFC 9110, 10.2.3); None where absent or senseless."""
-    text = _header(source, b"retry-after").decode("latin-1")
-    if not text:
-        return None
-    try:
-        seconds = float(text) if text.replace(".", "", 1).isdigit() else parsedate_to_datetime(text).timestamp() - wall()
-    except ValueError:
-        return None
-    return min(max(seconds, 0.0), _MAX_RETRY_AFTER_S)
-
-
-def _exhausted(plan: Plan, failures: list[AttemptFailed]) -> GatewayError:
-    """What the caller is told when nothing is left to try; the reasons go to the operator."""
-    dropped = ", ".join(f"{name}: {reason}" for name, reason in plan.dropped)
-    if not failures:
-        return NoBackend("No model backend is available for this model.", detail=dropped, retry_after_s=_BUSY_RETRY_AFTER_S)
-    waits = [failure.retry_after_s for failure in failures if failure.retry_after_s is not None]
-    retry_after_s = min(waits) if waits else None
-    real = [failure for failure in failures if failure.outcome != "busy"]
-    last = real[-1] if real else failures[-1]
-    if last.outcome == "busy" or last.outcome == "rate_limited" or last.status == 503:
-        return Overloaded(
-            "The model is overloaded. Please try again later.",
-            detail=last.detail,
-            retry_after_s=_BUSY_RETRY_AFTER_S if retry_after_s is None else retry_after_s,
-        )
-    if last.outcome in TIMEOUT_OUTCOMES:
-        return UpstreamTimeout("The model backend did not answer in time.", detail=last.detail, retry_after_s=retry_after_s)
-    return UpstreamFailed("The model backend failed to answer.", detail=last.detail, retry_after_s=retry_after_s)

@@ -136,6 +136,7 @@ class UpstreamClient:
 async def _answer(pool: Pool, connection: Connection, parts: Sequence[bytes], timeouts: Timeouts) -> Exchange:
     try:
         connection.start(parts, timeouts)
+        pool.watch(connection)
         await connection.head()
         return Exchange(pool, connection)
     except BaseException:  # also when cancelled: the caller left, so the backend must stop

@@ -23,6 +23,7 @@ from gateway.upstream.limits import UpstreamLimits
 
 _MAX_INTERIM_RESPONSES = 8
 _BODILESS = frozenset({204, 304})
+_NEVER = float("inf")
 
 
 class _Refused(Exception):
@@ -152,16 +153,23 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def expire(self, now: float) -> None:
-        """Fail the exchange if one of its deadlines has passed at ``now``."""
+    def expire(self, now: float) -> float:
+        """Fail the exchange if one of its deadlines has passed at ``now``; returns when to look again at the latest."""
         if self.complete or self.error is not None:
-            return
+            return _NEVER
         if now >= self._total_deadline:
             self._fail("total_timeout", f"not done after {self._timeouts.total_s:g} s")
-        elif now >= self._stage_deadline and not self._paused:
-            what = "no first byte" if self._stage == "first_byte_timeout" else "nothing more"
-            limit_s = self._timeouts.first_byte_s if self._stage == "first_byte_timeout" else self._timeouts.idle_s
-            self._fail(self._stage, f"{what} within {limit_s:g} s")
+            return _NEVER
+        idle_deadline = now + self._timeouts.idle_s  # if a byte came, or reading went on, this very moment
+        if self._paused:  # it is not the backend that is slow
+            return min(self._total_deadline, idle_deadline)
+        if now < self._stage_deadline:
+            return min(self._total_deadline, self._stage_deadline, idle_deadline)
+        if self._stage == "first_byte_timeout":
+            self._fail(self._stage, f"no first byte within {self._timeouts.first_byte_s:g} s")
+        else:
+            self._fail(self._stage, f"nothing more within {self._timeouts.idle_s:g} s")
+        return _NEVER
 
     def _fail(self, outcome: Outcome, detail: str) -> None:
         if self.error is None:
@@ -197,6 +205,18 @@ class Connection(asyncio.Protocol):
         else:
             if self._unparsed > self._limits.max_header_bytes:
                 self._fail("protocol_error", f"more than {self._limits.max_header_bytes} bytes of header fields")
+            elif self._chunks:
+                self._body_arrived()
+
+    def _body_arrived(self) -> None:
+        """Move the deadline on, stop reading when enough waits, and tell the reader."""
+        self._stage = "idle_timeout"
+        self._stage_deadline = monotonic() + self._timeouts.idle_s
+        if self._buffered >= self._limits.read_buffer_bytes and not self._paused and not self.complete:
+            self._paused = True
+            assert self._transport is not None
+            self._transport.pause_reading()
+        self._wake()
 
     def _out_of_place(self) -> None:
         """Bytes that belong to no exchange: the two sides no longer agree on where a message ends."""
@@ -280,17 +300,10 @@ class Connection(asyncio.Protocol):
         return length
 
     def on_body(self, body: bytes) -> None:
-        """Keep what arrived until it is taken; stop reading when enough waits."""
+        """Keep what arrived until it is taken; called for every chunk, so the rest is done once per read."""
         self._unparsed = 0
-        self._stage = "idle_timeout"
-        self._stage_deadline = monotonic() + self._timeouts.idle_s
         self._chunks.append(body)
         self._buffered += len(body)
-        if self._buffered >= self._limits.read_buffer_bytes and not self._paused:
-            self._paused = True
-            assert self._transport is not None
-            self._transport.pause_reading()
-        self._wake()
 
     def on_message_complete(self) -> None:
         """The response is whole (an interim one does not count)."""

@@ -24,7 +24,9 @@ class EchoSource:
 
     __slots__ = ("_closed", "_first_delay_s", "_pieces", "_token_delay_s", "delimited", "headers", "status")
 
-    def __init__(self, pieces: Iterator[bytes], first_delay_s: float, token_delay_s: float, content_type: bytes) -> None:
+    def __init__(
+        self, pieces: Iterator[bytes], first_delay_s: float, token_delay_s: float, content_type: bytes
+    ) -> None:
         self.status = 200
         self.headers: Sequence[tuple[bytes, bytes]] = ((b"content-type", content_type),)
         self.delimited = True

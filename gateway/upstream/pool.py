@@ -19,6 +19,7 @@ from gateway.upstream.dns import Resolver
 from gateway.upstream.limits import UpstreamLimits
 
 _MAX_ADDRESSES_TRIED = 4
+_NEVER = float("inf")
 
 
 class Pool:
@@ -33,6 +34,7 @@ class Pool:
         self._current: frozenset[str] | None = None
         self._resolver = Resolver(origin.host, origin.port, limits.dns_ttl_s, self._addresses_changed)
         self.busy: set[Connection] = set()
+        self._look_at = _NEVER
 
     @property
     def idle_count(self) -> int:
@@ -122,10 +124,18 @@ class Pool:
             self._idle.remove(connection)
             connection.abort()
 
+    def watch(self, connection: Connection) -> None:
+        """An exchange was started: its deadlines may be nearer than those known so far."""
+        self._look_at = min(self._look_at, connection.expire(monotonic()))
+
     def sweep(self, now: float) -> None:
-        """Fail exchanges past their deadline, close connections idle for too long."""
-        for connection in list(self.busy):
-            connection.expire(now)
+        """Fail exchanges past their deadline, close connections idle for too long.
+
+        Each connection says when it could expire at the earliest, whatever arrives until then, so the connections are
+        looked at only when the first of these moments has come.
+        """
+        if now >= self._look_at:
+            self._look_at = min((connection.expire(now) for connection in tuple(self.busy)), default=_NEVER)
         while self._idle and now - self._idle[0].idle_since > self._limits.idle_s:
             self._idle.popleft().abort()
 

@@ -211,7 +211,7 @@ def encode_chat_request(request: ChatRequest, backend: Backend) -> bytes:
 
 def _stream_options(raw: msgspec.Raw | bytes | None) -> bytes:
     """The caller's stream options, with usage asked for: what was used has to be known to be charged."""
-    if raw is None or raw == ABSENT or raw == b"null":
+    if raw is None or raw in (ABSENT, b"null"):
         return _USAGE_ASKED
     options = _decode_options(raw)
     options["include_usage"] = msgspec.Raw(b"true")

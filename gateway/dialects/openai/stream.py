@@ -24,7 +24,7 @@ _DATA_LINE = re.compile(rb"(?:^|[\r\n])data:[ ]?([^\r\n]*)")
 _OVERLAP = 2  # bytes of an event's end that may lie in the piece before
 
 
-_NOTABLE = re.compile(rb'"usage"\s*:\s*\{')
+_USAGE = re.compile(rb'"usage"\s*:\s*\{')
 
 
 class _Chunk(msgspec.Struct):
@@ -75,7 +75,7 @@ class ChatStream:
         if not self._held and data.endswith(b"\n\n"):
             return self._pass_on(data)
         seam = bytes(self._held[-_OVERLAP:])
-        end = _last_event_end(seam + data) - len(seam)
+        end = _last_event_end(seam + data, 0, len(seam) + len(data)) - len(seam)
         if end <= 0:
             self._hold(data)
             return b""
@@ -104,29 +104,31 @@ class ChatStream:
         return max(self._bytes - self.events * self._envelope_bytes, 0)
 
     def _pass_on(self, whole: bytes) -> bytes:
-        if self.started and not self._is_notable(whole):
-            self.events += whole.count(b"\n\n") or whole.count(b"\n\r\n")
-            self._bytes += len(whole)
-            return whole
         kept: list[bytes] = []
         dropped = False
+        notable = _Notable(whole)
         start = 0
         while start < len(whole):
-            match = _EVENT_END.search(whole, start)
-            end = match.end() if match else len(whole)
-            event = whole[start:end]
+            event_at = notable.event_from(start) if self.started else start
+            if event_at > start:
+                self._count(whole, start, event_at)
+                kept.append(whole[start:event_at])
+            if event_at == len(whole):
+                break
+            match = _EVENT_END.search(whole, event_at)
+            start = match.end() if match else len(whole)
+            event = whole[event_at:start]
             payload = b"\n".join(_DATA_LINE.findall(event))
             if payload and self._read(payload, len(event)):
                 dropped = True
             else:
                 kept.append(event)
-            start = end
         return b"".join(kept) if dropped else whole
 
-    @staticmethod
-    def _is_notable(whole: bytes) -> bool:
-        """May ``whole`` hold usage, an error or the end? Quotes within JSON strings are escaped, so text never hits."""
-        return b"[DONE]" in whole or b'"error"' in whole or _NOTABLE.search(whole) is not None
+    def _count(self, whole: bytes, start: int, end: int) -> None:
+        """Take note of events that are passed on unread."""
+        self.events += whole.count(b"\n\n", start, end) or whole.count(b"\n\r\n", start, end)
+        self._bytes += end - start
 
     def _read(self, payload: bytes, size: int) -> bool:
         """Read one event's data; True if the event is to be dropped."""
@@ -153,11 +155,42 @@ class ChatStream:
         return self._drop_usage and not chunk.choices
 
 
-def _last_event_end(data: bytes) -> int:
-    """Where the last whole event in ``data`` ends; 0 if there is none."""
-    end = 0
+class _Notable:
+    """Finds the events of ``whole`` that may hold usage, an error or the end, each mark searched for only once.
+
+    Quotes within JSON strings are escaped, so generated text never looks like one of the first two.
+    """
+
+    __slots__ = ("_marks", "_whole")
+
+    def __init__(self, whole: bytes) -> None:
+        self._whole = whole
+        self._marks = [-1, -1, -1]  # where each mark was found last; the length of ``whole`` where it is not
+
+    def event_from(self, start: int) -> int:
+        """Where the next such event begins, at ``start`` or later; the length of ``whole`` if there is none."""
+        whole, marks = self._whole, self._marks
+        if marks[0] < start:
+            marks[0] = _found(whole, b"[DONE]", start)
+        if marks[1] < start:
+            marks[1] = _found(whole, b'"error"', start)
+        if marks[2] < start:
+            match = _USAGE.search(whole, start)
+            marks[2] = match.start() if match else len(whole)
+        nearest = min(marks)
+        return nearest if nearest == len(whole) else max(_last_event_end(whole, start, nearest), start)
+
+
+def _found(whole: bytes, mark: bytes, start: int) -> int:
+    at = whole.find(mark, start)
+    return at if at >= 0 else len(whole)
+
+
+def _last_event_end(data: bytes, start: int, end: int) -> int:
+    """Where the last whole event in a part of ``data`` ends; 0 if there is none."""
+    last = 0
     for mark in (b"\n\n", b"\n\r\n", b"\r\r"):
-        at = data.rfind(mark)
+        at = data.rfind(mark, start, end)
         if at >= 0:
-            end = max(end, at + len(mark))
-    return end
+            last = max(last, at + len(mark))
+    return last

@@ -40,9 +40,7 @@ class ReportedUsage(msgspec.Struct):
         )
         if any(not 0 <= figure <= _MAX_TOKENS for figure in figures):
             return None
-        return Usage(
-            input_tokens=figures[0], cached_input_tokens=min(figures[1], figures[0]), output_tokens=figures[2]
-        )
+        return Usage(input_tokens=figures[0], cached_input_tokens=min(figures[1], figures[0]), output_tokens=figures[2])
 
 
 _decode = msgspec.json.Decoder(ReportedUsage).decode

@@ -1,0 +1,84 @@
+"""What a backend's refusal means: the outcome of an attempt, and what the caller is told when none is left. Pure.
+
+The rules are those of docs/adr/0002.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from email.utils import parsedate_to_datetime
+
+from gateway.clock import wall
+from gateway.errors import (
+    TIMEOUT_OUTCOMES,
+    AttemptFailed,
+    GatewayError,
+    NoBackend,
+    Outcome,
+    Overloaded,
+    UpstreamFailed,
+    UpstreamTimeout,
+)
+from gateway.model import Plan
+from gateway.upstream.source import Source
+
+_MAX_RETRY_AFTER_S = 86_400.0
+_BUSY_RETRY_AFTER_S = 1.0
+_OVERLOADED: frozenset[Outcome] = frozenset({"busy", "rate_limited"})
+
+
+def failure_of_status(status: int, retry_after_s: float | None) -> AttemptFailed:
+    """Which failure a status is that must not reach the caller.
+
+    401, 403, 404 and the like mean that our configuration of the backend is wrong, which is no fault of the caller.
+    """
+    outcome: Outcome
+    if status == 429:
+        outcome = "rate_limited"
+    elif status >= 500 or status == 408:
+        outcome = "server_error"
+    elif status < 300:
+        outcome = "protocol_error"
+    else:
+        outcome = "misconfigured"
+    return AttemptFailed(outcome, f"status {status}", status=status, retry_after_s=retry_after_s)
+
+
+def header(source: Source, name: bytes) -> bytes:
+    """The value of a header field by its lower-case name; empty where it is absent."""
+    for key, value in source.headers:
+        if key == name:
+            return value.strip()
+    return b""
+
+
+def retry_after_s(source: Source) -> float | None:
+    """``Retry-After`` in seconds, given as a number or a date (RFC 9110, 10.2.3); None where absent or senseless."""
+    text = header(source, b"retry-after").decode("latin-1")
+    if not text:
+        return None
+    try:
+        seconds = float(text) if text.isdecimal() else parsedate_to_datetime(text).timestamp() - wall()
+    except ValueError:
+        return None
+    return min(max(seconds, 0.0), _MAX_RETRY_AFTER_S)
+
+
+def exhausted(plan: Plan, failures: Sequence[AttemptFailed]) -> GatewayError:
+    """What the caller is told when nothing is left to try; the reasons go to the operator."""
+    if not failures:
+        return NoBackend(
+            "No model backend is available for this model.",
+            detail=", ".join(f"{name}: {reason}" for name, reason in plan.dropped),
+            retry_after_s=_BUSY_RETRY_AFTER_S,
+        )
+    waits = [failure.retry_after_s for failure in failures if failure.retry_after_s is not None]
+    wait_s = min(waits, default=None)
+    last = next((failure for failure in reversed(failures) if failure.outcome != "busy"), failures[-1])
+    detail = last.detail
+    if last.outcome in _OVERLOADED or last.status == 503:
+        wait_s = _BUSY_RETRY_AFTER_S if wait_s is None else wait_s
+        return Overloaded("The model is overloaded. Please try again later.", detail=detail, retry_after_s=wait_s)
+    if last.outcome in TIMEOUT_OUTCOMES:
+        return UpstreamTimeout("The model backend did not answer in time.", detail=detail, retry_after_s=wait_s)
+    return UpstreamFailed("The model backend failed to answer.", detail=detail, retry_after_s=wait_s)
