@@ -1,0 +1,160 @@
+"""What is measured: every metric that the gateway fills, with its labels, its buckets and its meaning.
+
+The bucket boundaries of the ``gen_ai_*`` metrics are those of the OpenTelemetry GenAI conventions,
+https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/ . Label values are names of the registry, words of
+fixed sets, or tenants up to a bound; none is what a caller wrote. Nothing is counted here.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+NANO_USD_PER_USD = 1_000_000_000
+
+TOKEN_BUCKETS = tuple(float(4**power) for power in range(14))
+"""1, 4, 16, ... 67108864 tokens: ``gen_ai.client.token.usage``."""
+
+DURATION_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+"""Seconds: ``gen_ai.server.request.duration``."""
+
+FIRST_TOKEN_BUCKETS = (
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+)  # fmt: skip
+"""Seconds: ``gen_ai.server.time_to_first_token``."""
+
+OUTPUT_TOKEN_BUCKETS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
+"""Seconds: ``gen_ai.server.time_per_output_token``."""
+
+SLOW_FIRST_TOKEN_BUCKETS = (*FIRST_TOKEN_BUCKETS, 20.0, 40.0, 60.0)
+"""Seconds: as the conventions', and on to the default bound of a first byte."""
+
+OVERHEAD_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+"""Seconds of the gateway's own work and queueing."""
+
+MAX_CHILDREN = 20_000
+"""Label sets per counter or gauge; what comes after is counted under ``other`` in every label."""
+
+MAX_HISTOGRAM_CHILDREN = 2_000
+"""Label sets per histogram, which has some 15 series for each."""
+
+
+class Spec(msgspec.Struct, frozen=True, kw_only=True):
+    """One metric. ``name`` is as exposed (a counter's ends in ``_total``); a counter shows its value / ``divisor``."""
+
+    kind: Literal["counter", "gauge", "histogram"]
+    name: str
+    help: str
+    labels: tuple[str, ...] = ()
+    bounds: tuple[float, ...] = ()
+    divisor: int = 1
+
+    @property
+    def family(self) -> str:
+        """The name of the metric family: without ``_total``, as OpenMetrics has it."""
+        return self.name.removesuffix("_total")
+
+    @property
+    def max_children(self) -> int:
+        """How many label sets there may be."""
+        return MAX_HISTOGRAM_CHILDREN if self.kind == "histogram" else MAX_CHILDREN
+
+
+_GEN_AI = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_response_model")
+
+TOKEN_USAGE = Spec(
+    kind="histogram",
+    name="gen_ai_client_token_usage",
+    help="Tokens of a call by type; cached input is part of the input.",
+    labels=(*_GEN_AI, "gen_ai_token_type"),
+    bounds=TOKEN_BUCKETS,
+)
+REQUEST_DURATION = Spec(
+    kind="histogram",
+    name="gen_ai_server_request_duration",
+    help="Seconds from a request to its last byte, for requests that reached a backend.",
+    labels=(*_GEN_AI, "error_type"),
+    bounds=DURATION_BUCKETS,
+)
+TIME_TO_FIRST_TOKEN = Spec(
+    kind="histogram",
+    name="gen_ai_server_time_to_first_token",
+    help="Seconds from a request to its first token, for successful streams.",
+    labels=_GEN_AI,
+    bounds=FIRST_TOKEN_BUCKETS,
+)
+TIME_PER_OUTPUT_TOKEN = Spec(
+    kind="histogram",
+    name="gen_ai_server_time_per_output_token",
+    help="Seconds per output token after the first, for successful streams.",
+    labels=_GEN_AI,
+    bounds=OUTPUT_TOKEN_BUCKETS,
+)
+REQUESTS = Spec(
+    kind="counter",
+    name="llm_gateway_requests_total",
+    help="Requests finished, by HTTP status; 499 is a client that left.",
+    labels=("tenant", "scenario", "variant", "backend", "code"),
+)
+INFLIGHT = Spec(kind="gauge", name="llm_gateway_inflight_requests", help="Requests begun and not yet finished.")
+OVERHEAD = Spec(
+    kind="histogram",
+    name="llm_gateway_overhead_seconds",
+    help="Seconds of a request that were neither waiting for a backend nor for the client.",
+    bounds=OVERHEAD_BUCKETS,
+)
+TOKENS = Spec(
+    kind="counter",
+    name="llm_gateway_tokens_total",
+    help="Tokens charged; cached_input is contained in input.",
+    labels=("tenant", "scenario", "type"),
+)
+COST = Spec(
+    kind="counter",
+    name="llm_gateway_cost_usd_total",
+    help="Cost charged, in USD.",
+    labels=("tenant", "scenario"),
+    divisor=NANO_USD_PER_USD,
+)
+ATTEMPTS = Spec(
+    kind="counter",
+    name="llm_gateway_upstream_attempts_total",
+    help="Attempts at backends, by how they ended.",
+    labels=("backend", "outcome"),
+)
+BACKEND_INFLIGHT = Spec(
+    kind="gauge",
+    name="llm_gateway_backend_inflight_requests",
+    help="Attempts under way at a backend.",
+    labels=("backend",),
+)
+STREAM_ENDS = Spec(
+    kind="counter",
+    name="llm_gateway_stream_ends_total",
+    help="Streams ended after their head was sent, by reason.",
+    labels=("scenario", "backend", "reason"),
+)
+SCENARIO_FIRST_TOKEN = Spec(
+    kind="histogram",
+    name="llm_gateway_time_to_first_token_seconds",
+    help="Seconds from a request to its first token, for every stream that had one.",
+    labels=("scenario",),
+    bounds=SLOW_FIRST_TOKEN_BUCKETS,
+)
+RELOAD_FAILURES = Spec(
+    kind="counter",
+    name="llm_gateway_registry_reload_failures_total",
+    help="Loads of the registry in which something was refused, or that failed as a whole.",
+)
+LOG_LINES_DROPPED = Spec(
+    kind="counter",
+    name="llm_gateway_log_lines_dropped_total",
+    help="Log lines given up because standard output took none for too long.",
+)
+
+ACCUMULATED = (
+    TOKEN_USAGE, REQUEST_DURATION, TIME_TO_FIRST_TOKEN, TIME_PER_OUTPUT_TOKEN, REQUESTS, INFLIGHT, OVERHEAD, TOKENS,
+    COST, ATTEMPTS, BACKEND_INFLIGHT, STREAM_ENDS, SCENARIO_FIRST_TOKEN, RELOAD_FAILURES, LOG_LINES_DROPPED,
+)  # fmt: skip
+"""Every metric that accumulates in memory; those of the registry and of the build are stated at each scrape."""

@@ -1,0 +1,267 @@
+"""The numbers of one process: counted on the event loop for next to nothing, shown at a scrape.
+
+A request costs one lookup of the series that requests like it fill, and plain additions. prometheus_client is needed to
+show the numbers, not to count them: it is imported at the first ``render()``, or at the first ``flush()`` of one of
+several workers.
+
+Labels are safe by construction: tenant, scenario, variant, backend and models are names from the registry, the rest are
+words of fixed sets held to a bound all the same; tenants beyond ``max_tenants`` become ``other`` (first come, first
+served, per process). See ``families`` for the bound on label sets.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway.model import Snapshot, Usage
+from gateway.telemetry import families
+from gateway.telemetry.record import RequestRecord
+from gateway.telemetry.series import Cell, HistogramCell, Histograms, Numbers, Words
+
+if TYPE_CHECKING:
+    from gateway.telemetry.exposition import View
+
+_MAX_CACHED_SERIES = 10_000
+_MAX_ERROR_CODES = 64
+_MAX_REASONS = 32
+_UNKNOWN_ERROR = "_OTHER"  # the well-known value of error.type in the OpenTelemetry conventions
+
+
+class RegistryState(msgspec.Struct, frozen=True, kw_only=True):
+    """What a scrape says of the registry that is being served."""
+
+    generation: int
+    hash: str
+    loaded_at: float  # Unix seconds
+    objects: tuple[tuple[str, str, int], ...]  # kind, state, how many
+
+
+class _RequestSeries:
+    """What every request with the same labels adds to; the parts that need usage or a first token come with it."""
+
+    __slots__ = ("duration", "requests", "stream", "usage")
+
+    def __init__(self, requests: Cell, duration: HistogramCell | None) -> None:
+        self.requests = requests
+        self.duration = duration
+        self.usage: _UsageSeries | None = None
+        self.stream: _StreamSeries | None = None
+
+
+class _UsageSeries:
+    __slots__ = ("cached_tokens", "cost", "input_tokens", "input_usage", "output_tokens", "output_usage")
+
+    def __init__(self, counters: tuple[Cell, Cell, Cell, Cell], usage: tuple[HistogramCell, HistogramCell]) -> None:
+        self.input_tokens, self.cached_tokens, self.output_tokens, self.cost = counters
+        self.input_usage, self.output_usage = usage
+
+
+class _StreamSeries:
+    __slots__ = ("first_token", "per_token", "scenario_first_token")
+
+    def __init__(self, scenario: HistogramCell, first_token: HistogramCell, per_token: HistogramCell) -> None:
+        self.scenario_first_token = scenario
+        self.first_token = first_token
+        self.per_token = per_token
+
+
+class Metrics:
+    """Every metric of one process. Not for several event loops; ``render`` alone may run in another thread.
+
+    ``version`` is the gateway's. With ``multiprocess_dir`` this process is one of several that share that folder (see
+    ``workers``): build the object after the fork, call ``flush()`` about twice a second and ``close()`` at the end;
+    ``render()`` then answers for all of them.
+    """
+
+    def __init__(self, *, version: str, max_tenants: int = 1000, multiprocess_dir: Path | None = None) -> None:
+        self.version = version
+        self.multiprocess_dir = multiprocess_dir
+        self.registry_state: RegistryState | None = None
+        self._view: View | None = None
+        self._view_lock = Lock()
+        self._tenants = Words(max_tenants)
+        self._error_codes = Words(_MAX_ERROR_CODES, _UNKNOWN_ERROR)
+        self._reasons = Words(_MAX_REASONS)
+        self._outcomes = Words(_MAX_REASONS)
+        self._series: dict[tuple[str | int, ...], _RequestSeries] = {}
+        self.numbers = {spec: Numbers(spec) for spec in families.ACCUMULATED if spec.kind != "histogram"}
+        self.histograms = {spec: Histograms(spec) for spec in families.ACCUMULATED if spec.kind == "histogram"}
+        self._inflight = self.numbers[families.INFLIGHT].child()
+        self._overhead = self.histograms[families.OVERHEAD].child()
+        self._attempts = self.numbers[families.ATTEMPTS]
+        self._backend_inflight = self.numbers[families.BACKEND_INFLIGHT]
+        self._stream_ends = self.numbers[families.STREAM_ENDS]
+        self._log_lines_dropped = self.numbers[families.LOG_LINES_DROPPED].child()
+
+    # The request's way
+
+    def request_started(self) -> None:
+        """A request's head has been read; ``request_finished`` follows exactly once."""
+        self._inflight.value += 1
+
+    def request_finished(self, record: RequestRecord) -> None:
+        """Count a finished request: everything but its attempts, which ``attempt`` counted as they ended."""
+        self._inflight.value -= 1
+        key = (
+            record.tenant,
+            record.scenario,
+            record.backend,
+            record.status,
+            record.error_code,
+            record.variant,
+            record.response_model,
+            record.provider,
+            record.request_model,
+            record.operation,
+        )
+        series = self._series.get(key)
+        if series is None:
+            series = self._new_series(key, record)
+        series.requests.value += 1
+        duration_s = record.finished_at - record.started_at
+        overhead_s = duration_s - record.upstream_wait_s - record.client_wait_s
+        self._overhead.observe(overhead_s if overhead_s > 0.0 else 0.0)
+        if series.duration is not None:
+            series.duration.observe(duration_s if duration_s > 0.0 else 0.0)
+        if record.usage is not None:
+            self._count_usage(series, record, record.usage)
+        if record.stream:
+            self._count_stream(series, record)
+
+    def attempt(self, backend: str, outcome: str) -> None:
+        """An attempt at a backend has ended; ``outcome`` is one of ``errors.Outcome``."""
+        self._attempts.child(backend, self._outcomes.within(outcome)).value += 1
+
+    def backend_inflight(self, backend: str, change: int) -> None:
+        """An attempt at a backend begins (+1) or has ended (-1)."""
+        self._backend_inflight.child(backend).value += change
+
+    # Rare events
+
+    def registry_loaded(self, snapshot: Snapshot, problems: int = 0) -> None:
+        """This snapshot is being served; ``problems`` > 0 counts as a failed load, since something was refused."""
+        self.registry_state = RegistryState(
+            generation=snapshot.generation,
+            hash=snapshot.hash,
+            loaded_at=snapshot.loaded_at,
+            objects=tuple((kind, state, count) for (kind, state), count in snapshot.object_counts.items()),
+        )
+        if problems:
+            self.registry_reload_failed()
+        if self.multiprocess_dir is not None:
+            self._shown().publish_registry()
+
+    def registry_reload_failed(self) -> None:
+        """A load gave no snapshot at all; the one before keeps serving."""
+        self.numbers[families.RELOAD_FAILURES].child().value += 1
+
+    def log_lines_dropped(self, count: int = 1) -> None:
+        """Log lines were given up."""
+        self._log_lines_dropped.value += count
+
+    # Showing
+
+    def render(self, accept: str | None = None) -> tuple[bytes, str]:
+        """Body and content type of a scrape, in the format that the ``Accept`` header prefers.
+
+        OpenMetrics 1.0 where it is asked for, else the Prometheus text format 0.0.4. Takes some 7 us per series: call
+        it in a thread. With several workers the numbers of the others are as old as their last flush.
+        """
+        return self._shown().render(accept)
+
+    def flush(self) -> None:
+        """Publish what has changed to the other workers; nothing to do in single-process mode."""
+        if self.multiprocess_dir is not None:
+            self._shown().flush()
+
+    def close(self) -> None:
+        """Publish for the last time; the object may still be rendered, in single-process mode."""
+        if self.multiprocess_dir is not None:
+            self._shown().close()
+
+    def _shown(self) -> View:
+        with self._view_lock:  # a scrape may come from a thread while the event loop flushes
+            if self._view is None:
+                # Imported when needed: prometheus_client costs 70 ms and 2.5 MB, and a start should not wait for it.
+                from gateway.telemetry.exposition import view
+
+                self._view = view(self)
+            return self._view
+
+    # Counting
+
+    def _count_usage(self, series: _RequestSeries, record: RequestRecord, usage: Usage) -> None:
+        cells = series.usage
+        if cells is None:
+            cells = series.usage = self._new_usage(record)
+        cells.input_tokens.value += usage.input_tokens
+        cells.output_tokens.value += usage.output_tokens
+        cells.cost.value += record.cost_nano_usd
+        if usage.cached_input_tokens:
+            cells.cached_tokens.value += usage.cached_input_tokens
+        cells.input_usage.observe(usage.input_tokens)
+        cells.output_usage.observe(usage.output_tokens)
+
+    def _count_stream(self, series: _RequestSeries, record: RequestRecord) -> None:
+        if record.stream_end_reason is not None:
+            reason = self._reasons.within(record.stream_end_reason)
+            self._stream_ends.child(record.scenario, record.backend, reason).value += 1
+        if record.first_token_at is None:
+            return
+        cells = series.stream
+        if cells is None:
+            cells = series.stream = self._new_stream(record)
+        wait_s = max(record.first_token_at - record.started_at, 0.0)
+        cells.scenario_first_token.observe(wait_s)
+        if record.error_code or record.status >= 400:
+            return
+        cells.first_token.observe(wait_s)
+        tokens_after = record.usage.output_tokens - 1 if record.usage is not None else 0
+        if tokens_after > 0 and record.last_token_at is not None:
+            cells.per_token.observe(max(record.last_token_at - record.first_token_at, 0.0) / tokens_after)
+
+    # New label sets
+
+    def _new_series(self, key: tuple[str | int, ...], record: RequestRecord) -> _RequestSeries:
+        if len(self._series) >= _MAX_CACHED_SERIES:
+            self._series.clear()  # only the way to the children; they keep their counts
+        tenant = self._tenants.within(record.tenant)
+        requests = self.numbers[families.REQUESTS].child(
+            tenant, record.scenario, record.variant, record.backend, str(record.status)
+        )
+        duration = None
+        if record.provider:
+            error = self._error_codes.within(record.error_code)
+            duration = self.histograms[families.REQUEST_DURATION].child(*_gen_ai(record), error)
+        series = self._series[key] = _RequestSeries(requests, duration)
+        return series
+
+    def _new_usage(self, record: RequestRecord) -> _UsageSeries:
+        tenant = self._tenants.within(record.tenant)
+        tokens = self.numbers[families.TOKENS]
+        usage = self.histograms[families.TOKEN_USAGE]
+        counters = (
+            tokens.child(tenant, record.scenario, "input"),
+            tokens.child(tenant, record.scenario, "cached_input"),
+            tokens.child(tenant, record.scenario, "output"),
+            self.numbers[families.COST].child(tenant, record.scenario),
+        )
+        labels = _gen_ai(record)
+        return _UsageSeries(counters, (usage.child(*labels, "input"), usage.child(*labels, "output")))
+
+    def _new_stream(self, record: RequestRecord) -> _StreamSeries:
+        labels = _gen_ai(record)
+        return _StreamSeries(
+            self.histograms[families.SCENARIO_FIRST_TOKEN].child(record.scenario),
+            self.histograms[families.TIME_TO_FIRST_TOKEN].child(*labels),
+            self.histograms[families.TIME_PER_OUTPUT_TOKEN].child(*labels),
+        )
+
+
+def _gen_ai(record: RequestRecord) -> tuple[str, str, str, str]:
+    """Operation, provider, request model, response model: the attributes that the GenAI metrics share."""
+    return record.operation, record.provider, record.request_model or record.scenario, record.response_model
