@@ -1,0 +1,261 @@
+"""From valid documents to the values of ``gateway.model``, with what they refer to resolved.
+
+Pure but for reading a backend's secret through the given source. A reference that does not resolve raises FieldErrors
+naming each field. A secret appears in a compiled header and nowhere else: in no reason, no repr, no log.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from gateway import model
+from gateway.registry import template
+from gateway.registry.accounts import ApiKeyDocument, PromptDocument, TenantDocument
+from gateway.registry.accounts import Limit as LimitSpec
+from gateway.registry.documents import BackendDocument, BackendSpec, FieldErrors, Kind, ScenarioDocument, Secret
+from gateway.registry.documents import Echo as EchoSpec
+from gateway.registry.documents import Timeouts as TimeoutsSpec
+
+
+class SecretSource(Protocol):
+    """Where the secrets that documents name are read; raises any exception, whose text must not hold the secret."""
+
+    def env(self, name: str) -> bytes:
+        """Return the value of an environment variable."""
+
+    def file(self, name: str) -> bytes:
+        """Return the content of a file below the secrets folder."""
+
+
+class CompiledKey(model.Frozen, frozen=True):
+    """An ApiKey's document with its tenant: what each of its digests opens."""
+
+    principal: model.Principal
+    expiries: tuple[tuple[bytes, float | None], ...]  # digest, Unix seconds
+
+
+class Scope(NamedTuple):
+    """What a document may refer to: the objects that serve, by name."""
+
+    backends: Mapping[str, model.Backend]
+    prompts: Mapping[str, model.Prompt]
+    scenarios: Mapping[str, model.Scenario]
+    tenants: Mapping[str, model.Tenant]
+    tenant_names: frozenset[str]  # known before tenants are compiled, since they and scenarios name each other
+    why_missing: Callable[[Kind, str], str]
+    visible: Callable[[str, Iterable[str]], Mapping[str, model.Scenario]]
+
+
+def compile_backend(document: BackendDocument, secrets: SecretSource) -> model.Backend:
+    """Compile a backend; its credential becomes one of its headers."""
+    spec = document.spec
+    price = spec.price
+    return model.Backend(
+        name=document.metadata.name,
+        provider=spec.provider,
+        origin=spec.url.origin if spec.url else None,
+        path=spec.url.path if spec.url else "",
+        model=spec.model,
+        headers=_headers(spec, secrets),
+        timeouts=_timeouts(spec.timeouts),
+        max_concurrent_requests=spec.max_concurrent_requests,
+        max_output_tokens=spec.max_output_tokens,
+        price=None
+        if price is None
+        else model.Price(
+            input_nano_usd=price.input_per_million,
+            cached_input_nano_usd=price.input_per_million
+            if price.cached_input_per_million is None
+            else price.cached_input_per_million,
+            output_nano_usd=price.output_per_million,
+        ),
+        disabled=spec.disabled,
+        echo=_echo(spec.echo or EchoSpec()) if spec.provider == "echo" else None,
+    )
+
+
+def _headers(spec: BackendSpec, secrets: SecretSource) -> tuple[tuple[bytes, bytes], ...]:
+    headers = [(name.encode(), value.encode()) for name, value in spec.headers.items()]
+    auth = spec.auth
+    if auth is not None and auth.secret is not None:
+        secret = _secret(auth.secret, secrets)
+        if auth.type == "bearer":
+            headers.append((b"authorization", b"Bearer " + secret))
+        else:
+            headers.append(((auth.name or "").encode(), secret))
+    return tuple(headers)
+
+
+def _secret(spec: Secret, secrets: SecretSource) -> bytes:
+    field = "spec.auth.secret.env" if spec.env is not None else "spec.auth.secret.file"
+    try:
+        value = secrets.env(spec.env) if spec.env is not None else secrets.file(spec.file or "")
+    except Exception as error:  # noqa: BLE001 - whatever a source raises, it is this backend alone that cannot be compiled
+        raise FieldErrors((field, str(error) or type(error).__name__)) from None
+    if not re.fullmatch(rb"[\x21-\x7e]([\x20-\x7e]{0,8190}[\x21-\x7e])?", value):
+        raise FieldErrors((field, "names a secret that is empty or cannot be sent in a header"))
+    return value
+
+
+def _timeouts(spec: TimeoutsSpec) -> model.Timeouts:
+    default = model.Timeouts()
+    return model.Timeouts(
+        connect_s=spec.connect or default.connect_s,
+        first_byte_s=spec.first_byte or default.first_byte_s,
+        idle_s=spec.idle or default.idle_s,
+        total_s=spec.total or default.total_s,
+    )
+
+
+def _echo(spec: EchoSpec) -> model.EchoOptions:
+    return model.EchoOptions(
+        first_token_delay_s=spec.first_token_delay or 0.0,
+        token_delay_s=spec.token_delay or 0.0,
+        output_tokens=spec.output_tokens,
+    )
+
+
+def compile_prompt(document: PromptDocument) -> model.Prompt:
+    """Compile a prompt: its template split at the variables."""
+    return model.Prompt(
+        name=document.metadata.name,
+        input_vars=tuple(document.spec.input_vars),
+        parts=template.split(document.spec.template),
+    )
+
+
+def compile_scenario(document: ScenarioDocument, scope: Scope, created: int) -> model.Scenario:
+    """Compile a scenario with its backends and prompt; raises FieldErrors naming every reference that is missing."""
+    spec, errors = document.spec, _References(scope)
+    for index, target in enumerate(spec.targets):
+        errors.need(target.backend in scope.backends, f"spec.targets[{index}].backend", "Backend", target.backend)
+    for index, name in enumerate(spec.fallbacks):
+        errors.need(name in scope.backends, f"spec.fallbacks[{index}]", "Backend", name)
+    if spec.prompt is not None:
+        errors.need(spec.prompt in scope.prompts, "spec.prompt", "Prompt", spec.prompt)
+    for index, name in enumerate(spec.access.tenants):
+        errors.need(name == "*" or name in scope.tenant_names, f"spec.access.tenants[{index}]", "Tenant", name)
+    if document.metadata.name in spec.aliases:
+        errors.add(f"spec.aliases[{spec.aliases.index(document.metadata.name)}]", "is the scenario's own name")
+    errors.finish()
+    default_ttl_s = 600.0
+    return model.Scenario(
+        name=document.metadata.name,
+        description=spec.description,
+        aliases=tuple(spec.aliases),
+        prompt=scope.prompts[spec.prompt] if spec.prompt is not None else None,
+        parameters=model.Parameters(
+            defaults={name: msgspec.json.encode(value) for name, value in spec.parameters.defaults.items()},
+            overrides={name: msgspec.json.encode(value) for name, value in spec.parameters.overrides.items()},
+            max_output_tokens=spec.parameters.max_output_tokens,
+        ),
+        targets=tuple(model.Target(backend=scope.backends[t.backend], weight=t.weight) for t in spec.targets),
+        fallbacks=tuple(scope.backends[name] for name in spec.fallbacks),
+        cache_mode=spec.cache.mode,
+        cache_ttl_s=spec.cache.ttl or default_ttl_s,
+        disabled=spec.disabled,
+        created=created,
+    )
+
+
+def refresh_scenario(scenario: model.Scenario, scope: Scope) -> model.Scenario:
+    """Return the last good scenario with those of its parts that still serve brought up to date.
+
+    For a scenario whose own document no longer resolves: what is gone stays as it was when the scenario was good.
+    """
+    return msgspec.structs.replace(
+        scenario,
+        prompt=scope.prompts.get(scenario.prompt.name, scenario.prompt) if scenario.prompt else None,
+        targets=tuple(
+            model.Target(backend=scope.backends.get(target.backend.name, target.backend), weight=target.weight)
+            for target in scenario.targets
+        ),
+        fallbacks=tuple(scope.backends.get(backend.name, backend) for backend in scenario.fallbacks),
+    )
+
+
+def compile_tenant(document: TenantDocument, scope: Scope, *, lenient: bool = False) -> model.Tenant:
+    """Compile a tenant with every scenario that it may ask for.
+
+    Raises FieldErrors for a scenario that is missing, unless ``lenient``: then it is left out.
+    """
+    spec, errors = document.spec, _References(scope)
+    for index, name in enumerate(spec.scenarios):
+        errors.need(name == "*" or name in scope.scenarios, f"spec.scenarios[{index}]", "Scenario", name)
+    errors.need_limits(spec.limits)
+    if not lenient:
+        errors.finish()
+    allowed = spec.ip_allow_list
+    return model.Tenant(
+        name=document.metadata.name,
+        scenarios=scope.visible(document.metadata.name, spec.scenarios),
+        display_name=spec.display_name,
+        limits=tuple(map(_limit, spec.limits)),
+        ip_allow_list=None if allowed is None else tuple(allowed),
+        disabled=spec.disabled,
+    )
+
+
+def compile_key(document: ApiKeyDocument, scope: Scope, *, lenient: bool = False) -> CompiledKey:
+    """Compile a key with its tenant; raises FieldErrors for a tenant or, unless ``lenient``, a scenario missing."""
+    spec, errors = document.spec, _References(scope)
+    tenant = scope.tenants.get(spec.tenant)
+    errors.need(tenant is not None, "spec.tenant", "Tenant", spec.tenant)
+    if not lenient:
+        for index, name in enumerate(spec.scenarios or ()):
+            errors.need(name == "*" or name in scope.scenarios, f"spec.scenarios[{index}]", "Scenario", name)
+        errors.need_limits(spec.limits)
+    errors.finish()
+    assert tenant is not None
+    narrowed = None if spec.scenarios is None or "*" in spec.scenarios else frozenset(spec.scenarios)
+    key = model.ApiKey(
+        name=document.metadata.name,
+        scenarios=narrowed,
+        limits=tuple(map(_limit, spec.limits)),
+        disabled=spec.disabled,
+    )
+    expiries = tuple((bytes.fromhex(digest.sha256), digest.expires_at) for digest in spec.digests)
+    return CompiledKey(principal=model.Principal(tenant=tenant, key=key), expiries=expiries)
+
+
+def _limit(spec: LimitSpec) -> model.Limit:
+    return model.Limit(
+        name=spec.effective_name,
+        unit=spec.unit,
+        per=spec.per,
+        amount=spec.counted,
+        burst=spec.burst,
+        scenario=spec.scenario,
+        mode=spec.mode,
+        on_redis_loss=spec.on_redis_loss,
+    )
+
+
+class _References:
+    """Collects the references of one document that do not resolve."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+        self._errors: list[tuple[str, str]] = []
+
+    def add(self, field: str, reason: str) -> None:
+        self._errors.append((field, reason))
+
+    def need(self, found: bool, field: str, kind: Kind, name: str) -> None:
+        if not found:
+            self.add(field, self._scope.why_missing(kind, name))
+
+    def need_limits(self, limits: Iterable[LimitSpec]) -> None:
+        for index, limit in enumerate(limits):
+            if limit.scenario is not None:
+                found = limit.scenario in self._scope.scenarios
+                self.need(found, f"spec.limits[{index}].scenario", "Scenario", limit.scenario)
+
+    def finish(self) -> None:
+        """Raise FieldErrors when anything was missing."""
+        if self._errors:
+            raise FieldErrors(*self._errors)
