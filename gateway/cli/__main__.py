@@ -1,0 +1,5 @@
+"""``python -m gateway.cli``: the same as ``llm-gateway``."""
+
+from gateway.cli import main
+
+main()

@@ -1,0 +1,36 @@
+"""The tree of commands. Each imports what it needs when it runs, so that help is quick and a start imports no more
+than it serves with.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from gateway.cli import keys, registry, serve
+
+
+def build() -> typer.Typer:
+    """The command line, ready to be called."""
+    app = typer.Typer(
+        name="llm-gateway",
+        help="A stateless, multi-tenant gateway in front of large language models.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,  # rich is slow to import, and its boxes hide long names of options
+        context_settings={"max_content_width": 120},
+    )
+    serve.add_to(app)
+    app.add_typer(registry.build())
+    app.add_typer(keys.build())
+    app.command("version")(_version)
+    return app
+
+
+def _version() -> None:
+    """Print the version of the gateway and of the Python it runs on."""
+    import platform
+
+    from gateway import __version__
+
+    print(f"llm-gateway {__version__} (Python {platform.python_version()})")

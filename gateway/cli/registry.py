@@ -1,0 +1,73 @@
+"""``registry validate`` and ``registry schema``: for the people and pipelines that keep a registry in git."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gateway import clock
+
+
+def build() -> typer.Typer:
+    """The commands about the registry."""
+    app = typer.Typer(name="registry", help="Check a registry, and describe its format.", no_args_is_help=True)
+    app.command("validate")(_validate)
+    app.command("schema")(_schema)
+    return app
+
+
+class _AnySecret:
+    """Stands in for secrets where a registry is checked far from them, as in a pipeline."""
+
+    def env(self, name: str) -> bytes:  # noqa: ARG002 - the names are checked with the documents
+        """Something, whatever the name."""
+        return b"not-read"
+
+    def file(self, name: str) -> bytes:  # noqa: ARG002 - the names are checked with the documents
+        """Something, whatever the name."""
+        return b"not-read"
+
+
+def _validate(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the registry.")],
+    secrets: Annotated[
+        bool, typer.Option("--secrets", help="Also read the secrets that backends name, as a start would.")
+    ] = False,
+) -> None:
+    """Print every error of a registry with file and field, and every warning; exit with 1 where there is an error."""
+    from gateway.registry import load_folder
+    from gateway.settings import SecretReader, Settings
+
+    source = SecretReader(Settings.load()) if secrets else _AnySecret()
+    result = load_folder(folder, source, None, clock.wall())
+    for line in (*(f"error: {problem}" for problem in result.problems), *(f"warning: {w}" for w in result.warnings)):
+        print(line, file=sys.stderr)
+    if result.problems:
+        print(f"{len(result.problems)} error(s) in {folder}", file=sys.stderr)
+        raise typer.Exit(1)
+    counts = [f"{count} {kind}" for (kind, _), count in sorted(result.snapshot.object_counts.items()) if count]
+    print(f"{folder} is valid: {', '.join(counts) or 'empty'}")
+
+
+def _schema(
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for one JSON Schema file per kind. Default: print all of them.")
+    ] = None,
+) -> None:
+    """Write the JSON Schemas of the registry's documents, for editors and other tools."""
+    from gateway.registry import json_schemas
+
+    schemas = json_schemas()
+    if out is None:
+        print(json.dumps(schemas, indent=2))
+        return
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, schema in schemas.items():
+            (out / f"{name}.json").write_text(json.dumps(schema, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise typer.BadParameter(f"{out} cannot be written: {error.strerror}", param_hint="--out") from None

@@ -1,0 +1,105 @@
+"""The files around the code: locks, image, Makefile and pipelines say the same thing."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.arch.source import ROOT
+
+LOCKS = ["requirements.lock", "requirements-embedded.lock", "requirements-dev.lock", "requirements-bench.lock"]
+
+
+@cache
+def pins(lock: str) -> dict[str, str]:
+    """Every requirement of a lock with its version, markers and hashes, by name."""
+    text = re.sub(r"^#.*\n", "", (ROOT / lock).read_text(), flags=re.MULTILINE)
+    entries = re.findall(
+        r"^([a-z0-9][a-z0-9._-]*)(==.*\n(?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", text, re.MULTILINE
+    )
+    assert sum(len(name) + len(rest) for name, rest in entries) == len(text), "something else is in the lock"
+    return dict(entries)
+
+
+@cache
+def project() -> dict[str, Any]:
+    """The project file."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_every_pin_has_hashes_and_no_index_is_named(lock: str) -> None:
+    """A lock is names, versions, markers and hashes only; where they come from is the installer's business."""
+    assert pins(lock)
+
+
+@pytest.mark.parametrize(("smaller", "larger"), list(pairwise(LOCKS)))
+def test_each_lock_is_part_of_the_next(smaller: str, larger: str) -> None:
+    """A package has one version everywhere, so that what is tested is what is shipped."""
+    versions = {name: pin.partition(" ")[0] for name, pin in pins(larger).items()}
+    for name, pin in pins(smaller).items():
+        assert versions.get(name) == pin.partition(" ")[0], name
+
+
+def test_locks_hold_what_the_project_asks_for() -> None:
+    """Adding a dependency and forgetting ``make lock`` is found here."""
+    groups = project()["dependency-groups"]
+    optional = project()["project"]["optional-dependencies"]
+    wanted = [*project()["project"]["dependencies"], *groups["build"]]
+    for lock, more in zip(LOCKS, [[], optional["embedded"], groups["dev"], groups["bench"]], strict=True):
+        wanted += more
+        names = {re.split(r"[=<>\[;]", item)[0].strip().lower().replace("_", "-") for item in wanted}
+        assert names <= pins(lock).keys(), lock
+
+
+def test_lock_holds_the_build_backend_that_the_project_names() -> None:
+    """The project installs offline from its lock, without build isolation."""
+    (backend,) = project()["build-system"]["requires"]
+    name, version = backend.split("==")
+    assert pins("requirements.lock")[name].startswith(f"=={version}")
+
+
+def test_image_has_no_build_tool_and_no_root() -> None:
+    """Two stages; the last one copies an environment, drops pip and runs as a number."""
+    build, final = re.split(r"^FROM .*$", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)[1:]
+    assert "--require-hashes" in build
+    assert "-r requirements.lock" in build
+    assert "--no-deps --no-build-isolation" in build
+    assert not re.search(r"\b(apt-get|apk|gcc|make|install|compileall)\b", final)
+    assert "pip uninstall" in final
+    assert "COPY --from=build" in final
+    assert re.search(r"^USER [1-9][0-9]*:[1-9][0-9]*$", final, re.MULTILINE)
+    assert 'ENTRYPOINT ["llm-gateway"]\nCMD ["serve"]' in final
+    assert "STOPSIGNAL SIGTERM" in final
+
+
+def test_image_is_built_from_files_that_are_let_through() -> None:
+    """What the Dockerfile copies is what .dockerignore does not hold back."""
+    copied = set()
+    for names in re.findall(r"^COPY (?!--from)(.*) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE):
+        copied.update(names.split())
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert "*" in ignored
+    assert {line[1:] for line in ignored if line.startswith("!")} == copied
+    for name in copied:
+        assert (ROOT / name).exists(), name
+
+
+def test_workflow_runs_what_people_run() -> None:
+    """The pipeline calls the same script, with pinned actions and no rights to write."""
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+    assert workflow["permissions"] == {"contents": "read"}
+    (job,) = workflow["jobs"].values()
+    assert job["strategy"]["matrix"]["python"] == ["3.11", "3.13"]
+    assert ".ci/run" in [step.get("run") for step in job["steps"]]
+    for step in job["steps"]:
+        assert "uses" not in step or re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", step["uses"])
+    script = (ROOT / ".ci/run").read_text()
+    assert "make lint" in script
+    assert "make test" in script

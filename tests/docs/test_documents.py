@@ -1,0 +1,133 @@
+"""Documents say what the code does: settings, metrics, commands, links and examples."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gateway import __version__, clock
+from gateway.cli.commands import build
+from gateway.registry import load_folder
+from gateway.settings import Settings
+from gateway.settings.docs import replace_table
+from gateway.settings.sources import environment_name
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = sorted(
+    path
+    for pattern in ("*.md", "docs/**/*.md", "bench/*.md")
+    for path in ROOT.glob(pattern)
+    if path.name != "RESULTS.md"
+)
+
+
+@cache
+def text_of(path: Path) -> str:
+    """The text of a document."""
+    return path.read_text(encoding="utf-8")
+
+
+def code_blocks(path: Path, language: str) -> list[str]:
+    """The code blocks of a document in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text_of(path), re.MULTILINE | re.DOTALL)
+
+
+def test_table_of_settings_is_that_of_the_code() -> None:
+    """A setting that is added, changed or removed changes docs/settings.md; ``make docs`` writes it."""
+    document = text_of(ROOT / "docs/settings.md")
+    assert document == replace_table(document), "run `make docs`"
+
+
+def test_each_setting_has_one_row() -> None:
+    """The table is complete, so that a setting can be found there."""
+    document = text_of(ROOT / "docs/settings.md")
+    for name in Settings.model_fields:
+        assert len(re.findall(rf"^\| `{environment_name(name)}`", document, re.MULTILINE)) == 1, name
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_lead_to_files(path: Path) -> None:
+    """A link inside the repository names something that is there."""
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text_of(path)):
+        assert target.startswith("https://") or (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_make_targets_exist(path: Path) -> None:
+    """What a document tells to type is in the Makefile."""
+    targets = set(re.findall(r"^([a-z]+):", text_of(ROOT / "Makefile"), re.MULTILINE))
+    for target in re.findall(r"(?:`|^)make (?:[A-Z]+=\S+ )?([a-z]+)", text_of(path), re.MULTILINE):
+        assert target in targets, target
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_variables_exist(path: Path) -> None:
+    """A variable with our prefix that a document names is a setting, a secret, or said to be ignored."""
+    known = {environment_name(name) for name in Settings.model_fields}
+    known |= {name + "_FILE" for name in known} | {"LLM_GATEWAY_KEY", "LLM_GATEWAY_PORT", "LLM_GATEWAY_SERVICE_HOST"}
+    for name in re.findall(r"LLM_GATEWAY_[A-Z0-9_]*[A-Z0-9]", text_of(path)):
+        assert name in known or name.startswith("LLM_GATEWAY_SECRET"), name
+
+
+def test_commands_of_the_readme_exist() -> None:
+    """Each ``llm-gateway`` command with its options is one that the command line knows."""
+    from typer.testing import CliRunner
+
+    commands = re.findall(
+        r"llm-gateway ((?:[a-z]+ )*?[a-z]+)((?: --[a-z-]+(?: [^\s-]\S*)?)*)",
+        "".join(code_blocks(ROOT / "README.md", "sh")),
+    )
+    known = [(name, options) for name, options in commands if name.split()[0] in {"serve", "keys", "registry"}]
+    assert known
+    for name, options in known:
+        words = [word for word in name.split() if word in {"serve", "keys", "create", "registry", "validate", "schema"}]
+        shown = CliRunner().invoke(build(), [*words, "--help"])
+        assert shown.exit_code == 0, name
+        for option in re.findall(r"--[a-z-]+", options):
+            assert option in shown.stdout, option
+
+
+def test_yaml_of_the_readme_loads_beside_the_example_registry(tmp_path: Path) -> None:
+    """A newcomer who copies it gets a registry without problems."""
+    for path in (ROOT / "registry").rglob("*.yaml"):
+        relative = path.relative_to(ROOT / "registry")
+        if relative.parts[0] != "local":
+            (tmp_path / relative).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / relative).write_bytes(path.read_bytes())
+    for number, block in enumerate(code_blocks(ROOT / "README.md", "yaml")):
+        assert list(yaml.safe_load_all(block))
+        (tmp_path / f"readme-{number}.yaml").write_text(block)
+
+    class Secrets:
+        def env(self, name: str) -> bytes:
+            return b"x"
+
+        def file(self, name: str) -> bytes:
+            return b"x"
+
+    result = load_folder(tmp_path, Secrets(), None, clock.wall())
+    assert [str(problem) for problem in result.problems] == []
+    assert "chat" in result.snapshot.tenants["demo"].scenarios
+
+
+def test_changelog_is_in_its_form() -> None:
+    """Keep a Changelog: newest first, and what is not released yet on top; the released version is listed."""
+    headings = re.findall(r"^## \[(.*?)\]", text_of(ROOT / "CHANGELOG.md"), re.MULTILINE)
+    assert headings[0] == "Unreleased"
+    assert len(headings) == 1 or __version__ in headings
+
+
+def test_each_decision_is_listed() -> None:
+    """docs/adr/README.md names every record in order with its title, and no two have one number."""
+    folder = ROOT / "docs/adr"
+    listed = re.findall(r"^\| \[(\d{4})\]\((\S+)\) \| (.*) \|$", text_of(folder / "README.md"), re.MULTILINE)
+    records = sorted(path for path in folder.glob("[0-9]*.md") if path.name != "0000-template.md")
+    titles = [text_of(path).partition("\n")[0].removeprefix("# ") for path in records]
+    assert [(f"{number}: {title}", name) for number, name, title in listed] == [
+        (title, path.name) for title, path in zip(titles, records, strict=True)
+    ]
+    assert len({number for number, _, _ in listed}) == len(records)
