@@ -1,0 +1,68 @@
+# What a person types. Needs Python 3.11+ with venv, make, git and a package index; the rest is installed into .venv.
+
+.DEFAULT_GOAL := help
+.PHONY: help run dev test lint format bench soak docs lock clean environment environment-dev environment-bench
+
+BIN := .venv/bin
+UV_VERSION := 0.13.9
+export PYTHON
+
+# An embedded Valkey unless the caller says otherwise; nobody has to hear of a shutdown on a laptop.
+LOCAL := LLM_GATEWAY_REDIS_URL="$${LLM_GATEWAY_REDIS_URL:-embedded}" \
+	LLM_GATEWAY_DRAIN_PROPAGATION_DELAY_S="$${LLM_GATEWAY_DRAIN_PROPAGATION_DELAY_S:-0s}"
+
+help: ## Show this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -e 's/:.*## /\t/' | expand -t 10
+
+run: environment ## Start the gateway with the registry of this folder and a fresh demo key
+	@$(LOCAL) exec $(BIN)/llm-gateway demo
+
+dev: environment ## The same, started anew whenever the code changes
+	@$(LOCAL) exec $(BIN)/llm-gateway demo --reload
+
+test: environment-dev ## Run every test
+	@$(BIN)/python -m pytest -q $(ARGS)
+
+lint: environment-dev ## Check style, types and import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: environment-dev ## Format the code and fix what can be fixed safely
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format .
+
+bench: environment-bench ## Measure cost against a plain proxy; results go to bench/RESULTS.md
+	@exec $(BIN)/python -m bench $(ARGS)
+
+soak: environment-dev ## Run 1,000 streams for a minute and 5,000 idle connections
+	@exec $(BIN)/python -m bench.soak $(ARGS)
+
+docs: environment ## Write what is made from the code: the table of settings, the registry's JSON Schemas
+	@$(BIN)/python -m gateway.settings.docs docs/settings.md
+	@$(BIN)/llm-gateway registry schema --out registry/schemas
+
+# Every lock is a part of the last one's resolution, so that a package has one version everywhere. UPGRADE=--upgrade
+# takes newer versions; without it only what pyproject.toml asks for changes.
+COMPILE := .tools/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --group build
+lock: ## Resolve the dependencies of pyproject.toml into the lock files
+	@test -x .tools/bin/uv || { "$${PYTHON:-python3}" -m venv .tools && .tools/bin/pip install --quiet uv==$(UV_VERSION); }
+	$(COMPILE) $(UPGRADE) --extra embedded --group dev --group bench --output-file requirements-bench.lock
+	$(COMPILE) --upgrade -c requirements-bench.lock --extra embedded --group dev --output-file requirements-dev.lock
+	$(COMPILE) --upgrade -c requirements-bench.lock --extra embedded --output-file requirements-embedded.lock
+	$(COMPILE) --upgrade -c requirements-bench.lock --output-file requirements.lock
+
+clean: ## Remove what the other targets made
+	rm -rf .venv .tools build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache bench/out
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+environment:
+	@tools/environment.sh requirements-embedded.lock
+
+environment-dev:
+	@tools/environment.sh requirements-dev.lock
+
+environment-bench:
+	@tools/environment.sh requirements-bench.lock
