@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from starlette.middleware.cors import CORSMiddleware
@@ -13,7 +14,7 @@ from gateway.edge.body import Receive
 from gateway.edge.call import Call, EdgeLimits, Frontdesk, Scope, Send
 from gateway.edge.chat import PATH as CHAT_PATH
 from gateway.edge.chat import ChatCompletions
-from gateway.edge.documented import CALL_KEY, Completions, build_documented
+from gateway.edge.documented import BODY_PATHS, CALL_KEY, Completions, build_documented
 from gateway.model import Frozen, IPNetwork
 from gateway.pipeline import Pipeline
 from gateway.telemetry import AccessLog, Metrics
@@ -35,8 +36,9 @@ class EdgeOptions(Frozen, frozen=True):
 class DataPort:
     """Sends each request to the application that serves it."""
 
-    def __init__(self, frontdesk: Frontdesk, chat: ChatCompletions, documented: ASGIApp) -> None:
+    def __init__(self, frontdesk: Frontdesk, pipeline: Pipeline, chat: ChatCompletions, documented: ASGIApp) -> None:
         self._frontdesk = frontdesk
+        self._pipeline = pipeline
         self._chat = chat
         self._documented = documented
 
@@ -50,16 +52,24 @@ class DataPort:
             await self._frontdesk.receive(scope, receive, send, self._serve_documented)
 
     async def _serve_documented(self, call: Call) -> None:
-        """Hand a request to FastAPI with its body read, bounded and checked as everywhere."""
+        """Hand a request to FastAPI; where there is a body to read, it is read, bounded and checked as everywhere."""
         call.record.operation = ""
+        scope = {**call.scope, CALL_KEY: call}
         body = b""
-        if call.scope["method"] in {"POST", "PUT", "PATCH"}:
+        if scope["method"] == "HEAD":
+            scope["method"] = "GET"  # the server leaves the body out
+        elif scope["method"] == "POST" and scope["path"] in BODY_PATHS:
+            self._pipeline.identify(call.head.credentials, call.record)
             body = await call.body()
             read_members(body, self._frontdesk.limits.max_top_level_fields)
+            scope["headers"] = [(b"content-type", b"application/json")]  # as on the chat endpoint, whatever was said
         pieces = iter(({"type": "http.request", "body": body, "more_body": False},))
 
         async def receive() -> dict[str, Any]:
-            return next(pieces, {"type": "http.disconnect"})
+            for piece in pieces:
+                return piece
+            # No disconnect ever: a client that leaves ends this task, and a disconnect would end the answer.
+            return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
 
         async def send(message: Any) -> None:
             if message["type"] == "http.response.start":
@@ -67,16 +77,18 @@ class DataPort:
             elif message["type"] == "http.response.body":
                 await call.send(message.get("body", b""), more=message.get("more_body", False))
 
-        await self._documented({**call.scope, CALL_KEY: call}, receive, send)
+        await self._documented(scope, receive, send)
 
 
 def build(pipeline: Pipeline, metrics: Metrics, access_log: AccessLog, options: EdgeOptions) -> ASGIApp:
     """The ASGI application of the data port."""
     frontdesk = Frontdesk(options.limits, ClientAddress(options.trusted_proxies), metrics, access_log)
     chat = ChatCompletions(frontdesk, pipeline, expose_backend=options.expose_backend)
-    completions = Completions(pipeline, options.default_scenario, options.limits.max_top_level_fields)
+    completions = Completions(
+        pipeline, options.default_scenario, options.limits.max_top_level_fields, expose_backend=options.expose_backend
+    )
     documented = build_documented(pipeline, completions, chat, docs=options.docs)
-    app: ASGIApp = DataPort(frontdesk, chat, documented)  # type: ignore[assignment]  # as in ``documented``
+    app: ASGIApp = DataPort(frontdesk, pipeline, chat, documented)  # type: ignore[assignment]  # as in ``documented``
     if options.cors_allow_origins:
         app = CORSMiddleware(
             app,

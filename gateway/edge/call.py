@@ -21,7 +21,7 @@ from gateway.dialects.openai.errors import error_body
 from gateway.edge.body import ClientGone, Receive, read_body
 from gateway.edge.connections import CONNECTION_EXTENSION, ClientConnection
 from gateway.edge.head import RequestHead, read_head, refuse_encoded_body
-from gateway.errors import GatewayError, InternalError
+from gateway.errors import GatewayError, InternalError, MethodNotAllowed
 from gateway.model import Frozen
 from gateway.telemetry import AccessLog, Metrics, RequestRecord
 
@@ -163,6 +163,8 @@ def error_headers(error: GatewayError) -> list[tuple[bytes, bytes]]:
     headers = [(b"content-type", b"application/json")]
     if error.retry_after_s is not None:
         headers.append((b"retry-after", str(max(math.ceil(error.retry_after_s), 0)).encode()))
+    if isinstance(error, MethodNotAllowed) and error.allow:
+        headers.append((b"allow", error.allow.encode()))
     return headers
 
 

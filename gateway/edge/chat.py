@@ -28,7 +28,7 @@ class ChatCompletions:
 
     async def _handle(self, call: Call) -> None:
         if call.scope["method"] != "POST":
-            raise MethodNotAllowed("Use POST here.")
+            raise MethodNotAllowed("Use POST here.", allow="POST")
 
         async def read() -> ChatRequest:
             return read_chat_request(await call.body(), self._max_fields)
@@ -40,9 +40,7 @@ class ChatCompletions:
             reply.close()
 
     async def _send(self, call: Call, reply: Reply) -> None:
-        headers = [(b"content-type", reply.content_type), (b"x-llm-gateway-scenario", reply.scenario.encode())]
-        if self._expose_backend:
-            headers.append((b"x-llm-gateway-backend", reply.backend.encode()))
+        headers = reply_headers(reply, expose_backend=self._expose_backend)
         if reply.stream is None:
             await call.answer(reply.status, reply.body or b"", headers)
         else:
@@ -50,6 +48,14 @@ class ChatCompletions:
             headers += [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
             await call.start(reply.status, headers)
             await _send_stream(call, reply.stream)
+
+
+def reply_headers(reply: Reply, *, expose_backend: bool) -> list[tuple[bytes, bytes]]:
+    """The header fields that say what a reply is and where it came from."""
+    headers = [(b"content-type", reply.content_type), (b"x-llm-gateway-scenario", reply.scenario.encode())]
+    if expose_backend:
+        headers.append((b"x-llm-gateway-backend", reply.backend.encode()))
+    return headers
 
 
 async def _send_stream(call: Call, stream: MeteredStream) -> None:

@@ -22,19 +22,20 @@ OVERFLOW_MAX = 1000
 
 
 class ConnectionLimits(Frozen, frozen=True):
-    """Bounds on what one client connection may use; seconds and bytes, all > 0."""
+    """Bounds on what one client connection may use; seconds and bytes, all > 0 but ``keep_alive_s``."""
 
     max_header_bytes: int = 32768  # request line and header fields of one request
     max_header_count: int = 100
     max_connections: int = 20000  # of this server
     header_timeout_s: float = 10.0  # from the first byte of a head to its end
-    keep_alive_s: float = 75.0  # idle between requests, also before the first
+    keep_alive_s: float = 75.0  # idle between requests, also before the first; 0 closes after each
     write_timeout_s: float = 60.0  # without the client taking a byte of what waits for it
     max_age_s: float = 600.0  # +-10 %, then closed between requests
 
     def sweep_interval_s(self) -> float:
         """A tenth of the shortest timeout, within 0.02 and 1 s."""
-        shortest = min(self.header_timeout_s, self.keep_alive_s, self.write_timeout_s, self.max_age_s)
+        keep_alive_s = self.keep_alive_s or self.header_timeout_s
+        shortest = min(self.header_timeout_s, keep_alive_s, self.write_timeout_s, self.max_age_s)
         return min(1.0, max(0.02, shortest / 10))
 
 

@@ -25,12 +25,16 @@ from gateway.dialects.openai.request import read_chat_request
 from gateway.edge import chat as chat_endpoint
 from gateway.edge import schemas
 from gateway.edge.call import Call, error_headers, note_error
-from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound, UpstreamFailed
+from gateway.edge.chat import reply_headers
+from gateway.errors import GatewayError, InternalError, InvalidRequest, MethodNotAllowed, NotFound, UpstreamFailed
 from gateway.model import ChatRequest
 from gateway.pipeline import Pipeline, Reply
 
 CALL_KEY = "llm_gateway.call"
 """Where the scope of a request holds its Call."""
+
+BODY_PATHS = frozenset({"/generate", "/chat/completion"})
+"""Where a POST has a body that this application reads."""
 
 _DESCRIPTION = """
 One endpoint for every model. Call it as you would call the OpenAI API, with your tenant's key and the name of a
@@ -40,7 +44,11 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": schemas.ErrorBody, "description": "The request is wrong; `param` names the field."},
     401: {"model": schemas.ErrorBody, "description": "Missing, unknown, expired or disabled key."},
     404: {"model": schemas.ErrorBody, "description": "No such model, or not for this key."},
+    408: {"model": schemas.ErrorBody, "description": "The body took too long to arrive."},
     413: {"model": schemas.ErrorBody, "description": "The body is too large."},
+    415: {"description": "The model backend's own refusal, with its body."},
+    422: {"description": "The model backend's own refusal, with its body."},
+    500: {"model": schemas.ErrorBody, "description": "A fault of the gateway."},
     502: {"model": schemas.ErrorBody, "description": "The model backend failed."},
     503: {"model": schemas.ErrorBody, "description": "No backend has room; see `retry-after`."},
     504: {"model": schemas.ErrorBody, "description": "The model backend did not answer in time."},
@@ -71,13 +79,19 @@ class _Completion(msgspec.Struct):
 class Completions:
     """Whole chat completions for handlers that want a text and nothing else."""
 
-    def __init__(self, pipeline: Pipeline, default_scenario: str | None, max_fields: int) -> None:
+    def __init__(
+        self, pipeline: Pipeline, default_scenario: str | None, max_fields: int, *, expose_backend: bool
+    ) -> None:
         self._pipeline = pipeline
         self._default_scenario = default_scenario
         self._max_fields = max_fields
+        self._expose_backend = expose_backend
 
-    async def complete(self, call: Call, prompt: str, fields: dict[str, Any]) -> tuple[str, str]:
-        """The text that answers ``prompt`` and the scenario it came from. Raises GatewayError."""
+    async def complete(self, call: Call, response: Response, prompt: str, fields: dict[str, Any]) -> tuple[str, str]:
+        """The text that answers ``prompt`` and the scenario it came from, whose headers go to ``response``.
+
+        Raises GatewayError, _Refused.
+        """
         messages = [{"role": "user", "content": prompt}]
         given = {name: value for name, value in fields.items() if value is not None}
         body = msgspec.json.encode({"messages": messages, **given})
@@ -85,16 +99,19 @@ class Completions:
         async def read() -> ChatRequest:
             return read_chat_request(body, self._max_fields, self._default_scenario)
 
+        call.record.operation = "chat"
         reply = await self._pipeline.chat(call.head.credentials, read, call.record)
+        headers = reply_headers(reply, expose_backend=self._expose_backend)
         try:
+            if reply.status != 200:
+                raise _Refused(Response(reply.body, reply.status, _decoded(headers)))
+            response.headers.update(_decoded(headers[1:]))
             return _text_of(reply), reply.scenario
         finally:
             reply.close()
 
 
 def _text_of(reply: Reply) -> str:
-    if reply.status != 200:
-        raise _Refused(reply)
     try:
         completion = msgspec.json.decode(reply.body or b"", type=_Completion)
     except msgspec.DecodeError as error:
@@ -102,12 +119,16 @@ def _text_of(reply: Reply) -> str:
     return (completion.choices[0].message.content or "") if completion.choices else ""
 
 
+def _decoded(headers: list[tuple[bytes, bytes]]) -> dict[str, str]:
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+
+
 class _Refused(Exception):
     """The backend refused the request; its answer passes through."""
 
-    def __init__(self, reply: Reply) -> None:
-        super().__init__(str(reply.status))
-        self.reply = reply
+    def __init__(self, response: Response) -> None:
+        super().__init__(str(response.status_code))
+        self.response = response
 
 
 def build_documented(
@@ -119,6 +140,7 @@ def build_documented(
         "version": __version__,
         "description": _DESCRIPTION,
         "dependencies": [Depends(scheme) for scheme in _security()],
+        "redirect_slashes": False,
     }
     if docs:
         app = FastAPIOffline(redoc_url=None, static_url="/docs/static", **options)
@@ -134,9 +156,8 @@ def build_documented(
 def _security() -> list[Any]:
     """Documentation only: credentials are judged by ``auth``."""
     return [
-        HTTPBearer(auto_error=False, description="An API key."),
-        APIKeyHeader(name="x-api-key", auto_error=False),
-        APIKeyHeader(name="api-key", auto_error=False),
+        HTTPBearer(scheme_name="bearer", auto_error=False, description="An API key."),
+        *(APIKeyHeader(name=name, scheme_name=name, auto_error=False) for name in ("x-api-key", "api-key")),
     ]
 
 
@@ -170,16 +191,18 @@ def _add_models(app: FastAPI, pipeline: Pipeline) -> None:
 
 def _add_simple(app: FastAPI, completions: Completions) -> None:
     @app.post("/generate", summary="Generate text", tags=["simple"], responses=_ERRORS)
-    async def generate(body: schemas.GenerateRequest, call: TheCall) -> schemas.GenerateResponse:
+    async def generate(body: schemas.GenerateRequest, call: TheCall, response: Response) -> schemas.GenerateResponse:
         """Continue a prompt."""
         fields = {"model": body.model, "max_tokens": body.max_length, "temperature": body.temperature}
-        text, _ = await completions.complete(call, body.prompt, fields)
+        text, _ = await completions.complete(call, response, body.prompt, fields)
         return schemas.GenerateResponse(generated_text=text)
 
     @app.post("/chat/completion", summary="Answer a prompt", tags=["simple"], responses=_ERRORS)
-    async def chat_completion(body: schemas.SimpleChatRequest, call: TheCall) -> schemas.SimpleChatResponse:
+    async def chat_completion(
+        body: schemas.SimpleChatRequest, call: TheCall, response: Response
+    ) -> schemas.SimpleChatResponse:
         """Answer one prompt."""
-        text, scenario = await completions.complete(call, body.prompt, {"model": body.model})
+        text, scenario = await completions.complete(call, response, body.prompt, {"model": body.model})
         return schemas.SimpleChatResponse(result=text, model=scenario)
 
 
@@ -195,19 +218,25 @@ def _add_error_handlers(app: FastAPI) -> None:
     async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         if error.status_code == MethodNotAllowed.status:
-            return _error_response(request, MethodNotAllowed(f"{request.method} is not allowed here."))
+            allow = (error.headers or {}).get("Allow", "GET, HEAD")
+            return _error_response(request, MethodNotAllowed("The method is not allowed here.", allow=allow))
+        if error.status_code == InvalidRequest.status:  # a number too long for Python, nesting too deep for it
+            return _error_response(request, InvalidRequest("The body could not be read.", code="invalid_json"))
         return _error_response(request, NotFound("No such path."))
 
     async def refused(request: Request, error: Exception) -> Response:  # noqa: ARG001
         assert isinstance(error, _Refused)
-        reply = error.reply
-        return Response(reply.body, reply.status, media_type=reply.content_type.decode("latin-1"))
+        return error.response
+
+    async def fault(request: Request, error: Exception) -> Response:
+        return _error_response(request, InternalError(type(error).__name__))
 
     handlers: dict[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
         GatewayError: gateway_error,
         RequestValidationError: invalid,
         HTTPException: http_error,
         _Refused: refused,
+        Exception: fault,  # starlette raises it again after the answer, so that the Frontdesk logs it
     }
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)
@@ -219,6 +248,7 @@ def _error_response(request: Request, error: GatewayError) -> Response:
     return Response(error_body(error), error.status, headers)
 
 
+_MAX_PARAM_CHARS = 256
 _CODES = {"missing": "missing_field", "extra_forbidden": "unsupported_field", "json_invalid": "invalid_json"}
 
 
@@ -226,7 +256,7 @@ def _first_problem(error: RequestValidationError) -> InvalidRequest:
     """The first thing wrong with a body; the value itself is never repeated."""
     problem = error.errors()[0]
     kind = str(problem["type"])
-    where = ".".join(str(part) for part in problem["loc"][1:]) or None
+    where = ".".join(str(part) for part in problem["loc"][1:])[:_MAX_PARAM_CHARS] or None
     code = _CODES.get(kind) or ("invalid_type" if kind.endswith("_type") else "invalid_value")
     text = str(problem["msg"])
     message = f"`{where}`: {text}." if where is not None else f"The body is not valid: {text}."

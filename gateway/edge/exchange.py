@@ -38,12 +38,13 @@ STATUS_LINES: Final = {
 }
 
 
-def error_response(error: GatewayError) -> bytes:
+def error_response(error: GatewayError, head_lines: bytes) -> bytes:
     """The whole response, head and JSON envelope, that tells a client of ``error`` and closes the connection."""
     body = error_body(error)
     retry = b"" if error.retry_after_s is None else b"retry-after: %d\r\n" % max(1, round(error.retry_after_s))
-    return b"%bcontent-type: application/json\r\ncontent-length: %d\r\n%bconnection: close\r\n\r\n%b" % (
+    return b"%b%bcontent-type: application/json\r\ncontent-length: %d\r\n%bconnection: close\r\n\r\n%b" % (
         STATUS_LINES[error.status],
+        head_lines,
         len(body),
         retry,
         body,
@@ -96,13 +97,16 @@ class Exchange:
 
     @property
     def body_received(self) -> bool:
+        """See ClientConnection."""
         return not self.more_body
 
     @property
     def write_paused(self) -> bool:
+        """See ClientConnection."""
         return self.protocol.write_paused
 
     def on_disconnect(self, callback: Callable[[], None] | None) -> None:
+        """See ClientConnection."""
         if self.gone and callback is not None:
             callback()
         elif self.state != COMPLETE:
@@ -119,6 +123,7 @@ class Exchange:
         return self.buffered_bytes > BODY_BUFFER_BYTES
 
     def end_of_body(self) -> None:
+        """The request body is complete."""
         self.more_body = False
         if self._event is not None:
             self._event.set()
@@ -140,11 +145,11 @@ class Exchange:
         """Call the application and make sure that the client is not left waiting, whatever it does."""
         try:
             await app(scope, self.receive, self.send)  # type: ignore[arg-type]
-        except Exception:  # the server's last resort: an application that fails must not take the connection's peers
+        except Exception:  # noqa: BLE001  # the server's last resort: the client must not be left waiting
             _log.exception("the application failed")
         finally:
             task, self.task = self.task, None
-            self.protocol.state.tasks.discard(task)  # type: ignore[arg-type]  # set by the protocol before we run
+            self.protocol.state.tasks.discard(task)
             if self.state != COMPLETE and not self.gone:
                 self._give_up()
 
@@ -153,7 +158,7 @@ class Exchange:
         protocol = self.protocol
         self.keep_alive = False
         if self.state in (NOTHING, HEAD_HELD):
-            protocol.transport.write(error_response(InternalError("no response")))
+            protocol.transport.write(error_response(InternalError("no response"), protocol.state.head_lines))
             self._complete()
         else:
             protocol.abort()

@@ -22,14 +22,23 @@ import logging
 import random
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import unquote
 
 import httptools
 
 from gateway.clock import monotonic
 from gateway.edge.connections import CONNECTION_EXTENSION, Connections
 from gateway.edge.exchange import HEAD_HELD, NOTHING, Exchange, error_response
-from gateway.errors import GatewayError, HeadersTooLarge, InvalidRequest, MethodNotAllowed, Overloaded, RequestTimeout
+from gateway.edge.wire import (
+    Refusal,
+    address_of,
+    check_coding,
+    check_head,
+    head_too_large,
+    refusal_of,
+    split_target,
+    without_upgrade,
+)
+from gateway.errors import GatewayError, InvalidRequest, Overloaded, RequestTimeout
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application, HTTPScope
@@ -40,18 +49,11 @@ _log = logging.getLogger("gateway.connection")
 LINGER_S: Final = 2.0  # how long what a refused client still sends is read and dropped, so that it can read the answer
 PIPELINE_MAX: Final = 64  # requests that may wait behind the current one
 IGNORED_BODY_BYTES_MAX: Final = 65536  # rest of a body that is read past after an early answer, rather than closing
+QUIET_S: Final = 2.0  # idle for so long, an old connection is closed; a busier one is told with its next response
 NEVER: Final = float("inf")
 
 IDLE, HEAD, BODY = range(3)
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
-
-
-class _Refusal(Exception):
-    """Raised inside a parser callback to stop the parser; ``error`` is what the client is told."""
-
-    def __init__(self, error: GatewayError) -> None:
-        super().__init__(error.message)
-        self.error = error
 
 
 class GatewayProtocol(asyncio.Protocol):
@@ -93,11 +95,14 @@ class GatewayProtocol(asyncio.Protocol):
     # Transport
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn has TCP only
+        """A client has connected."""
         self.transport = transport
-        self._client = _address(transport.get_extra_info("peername"))
-        self._server = _address(transport.get_extra_info("sockname"))
+        self._client = address_of(transport.get_extra_info("peername"))
+        self._server = address_of(transport.get_extra_info("sockname"))
         now = self._idle_since = monotonic()
-        self._age_ends = now + self._limits.max_age_s * random.uniform(0.9, 1.1)  # noqa: S311  # spreads reconnects
+        limits = self._limits
+        age_s = limits.max_age_s * random.uniform(0.9, 1.1)  # noqa: S311  # no secret
+        self._age_ends = now + age_s if limits.keep_alive_s else 0.0
         state = self.state
         state.connections.add(self)  # type: ignore[arg-type]  # uvicorn lists its own protocols
         if state.overflowing:
@@ -107,7 +112,8 @@ class GatewayProtocol(asyncio.Protocol):
             self._refuse(Overloaded("The gateway has too many connections.", retry_after_s=1))
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        self.state.connections.discard(self)  # type: ignore[arg-type]
+        """The connection is closed, by whomever: the application is told at once."""
+        self.state.connections.discard(self)
         self._deaf = True
         self._disconnect()
         self.resume_writing()
@@ -131,9 +137,11 @@ class GatewayProtocol(asyncio.Protocol):
             exchange.disconnect()
 
     def pause_writing(self) -> None:
+        """The client reads too slowly: ``send`` waits."""
         self.write_paused = True
 
     def resume_writing(self) -> None:
+        """It has caught up, or is gone."""
         self.write_paused = False
         if self._writable is not None:
             self._writable.set()
@@ -147,11 +155,13 @@ class GatewayProtocol(asyncio.Protocol):
             await self._writable.wait()
 
     def resume_reading(self) -> None:
+        """Take more of the request body."""
         if self._read_paused:
             self._read_paused = False
             self.transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
+        """Parse what came; what is wrong with it is answered and ends the connection."""
         if self._deaf:
             return
         self._fed_bytes += len(data)
@@ -160,15 +170,18 @@ class GatewayProtocol(asyncio.Protocol):
         except httptools.HttpParserUpgrade as upgrade:
             self._ignore_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
-            self._refuse(_reason(error))
+            self._refuse(refusal_of(error))
         if self._fed_bytes > self._limits.max_header_bytes and not self._deaf:
             self._refuse(
-                self._head_too_large() if self._phase == HEAD else InvalidRequest("The request's framing is too large.")
+                head_too_large(self._limits)
+                if self._phase == HEAD
+                else InvalidRequest("The request's framing is too large.")
             )
 
     # Parser callbacks
 
     def on_message_begin(self) -> None:
+        """The first byte of a request."""
         self._phase = HEAD
         self._head_started = monotonic()
         self.url = b""
@@ -177,24 +190,27 @@ class GatewayProtocol(asyncio.Protocol):
         self._continues = False
 
     def on_url(self, url: bytes) -> None:
+        """A piece of the request target."""
         self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        """A header field, or a trailer, which is dropped."""
         if self._phase != HEAD:
             return  # a trailer
         name = name.lower()
-        self.headers.append((name, value))
+        self.headers.append((name, value.rstrip()))  # llhttp strips the other side
         if name == b"host":
             self._hosts += 1
         elif name == b"expect":
-            self._continues = value.lower() == b"100-continue"
-        elif name == b"transfer-encoding" and value.strip().lower() != b"chunked":
-            raise _Refusal(InvalidRequest("Only the transfer coding 'chunked' is understood."))
+            self._continues = value.rstrip().lower() == b"100-continue"
+        elif name == b"transfer-encoding":
+            check_coding(value)
 
     def on_headers_complete(self) -> None:
+        """The head is complete: the application gets the request, now or after those before it."""
         parser = self.parser
         if parser.should_upgrade():
-            self._note_upgrade()
+            self._upgrading = without_upgrade(parser.get_method(), self.url, parser.get_http_version(), self.headers)
             return
         self._phase = BODY
         version = parser.get_http_version()
@@ -204,8 +220,9 @@ class GatewayProtocol(asyncio.Protocol):
             or not 0 < self._fed_bytes <= self._limits.max_header_bytes
             or len(self.headers) > self._limits.max_header_count
         ):
-            self._check_head(version)
-        exchange = Exchange(self, self._head_started, version == "1.1", parser.should_keep_alive())
+            check_head(version, self._hosts, self.url, self.headers, self._limits)
+        http11 = version == "1.1"
+        exchange = Exchange(self, self._head_started, http11, http11 and parser.should_keep_alive())
         exchange.continues = self._continues
         method = parser.get_method().decode("ascii")
         if method == "HEAD":
@@ -217,32 +234,10 @@ class GatewayProtocol(asyncio.Protocol):
         elif len(self._queue) < PIPELINE_MAX:
             self._queue.append((exchange, scope))
         else:
-            raise _Refusal(InvalidRequest("Too many requests are pipelined."))
-
-    def _check_head(self, version: str) -> None:
-        """Raise _Refusal where the head is ambiguous, or larger than allowed."""
-        http11 = version == "1.1"
-        if not http11:
-            if version != "1.0":
-                raise _Refusal(InvalidRequest("Only HTTP/1.1 and HTTP/1.0 are spoken here."))
-            if any(name == b"transfer-encoding" for name, _ in self.headers):
-                raise _Refusal(InvalidRequest("HTTP/1.0 has no transfer codings."))
-        if self._hosts != 1 and (http11 or self._hosts):
-            raise _Refusal(InvalidRequest("Exactly one 'host' header is needed."))
-        limits = self._limits
-        if len(self.headers) > limits.max_header_count:
-            raise _Refusal(self._head_too_large())
-        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-        if size > limits.max_header_bytes:
-            raise _Refusal(self._head_too_large())
+            raise Refusal(InvalidRequest("Too many requests are pipelined."))
 
     def _scope(self, exchange: Exchange, method: str, version: str) -> HTTPScope:
-        url = self.url
-        if not url.startswith(b"/"):  # absolute-form or "*" (RFC 9112, section 3.2)
-            parsed = httptools.parse_url(url)
-            url = (parsed.path or b"/") + (b"?" + parsed.query if parsed.query else b"")
-        raw_path, _, query = url.partition(b"?")
-        path = raw_path.decode("ascii")
+        raw_path, path, query = split_target(self.url)
         return {
             "type": "http",
             "asgi": _ASGI,  # type: ignore[typeddict-item]
@@ -252,7 +247,7 @@ class GatewayProtocol(asyncio.Protocol):
             "scheme": "http",
             "method": method,
             "root_path": "",
-            "path": unquote(path) if "%" in path else path,
+            "path": path,
             "raw_path": raw_path,
             "query_string": query,
             "headers": self.headers,
@@ -260,6 +255,7 @@ class GatewayProtocol(asyncio.Protocol):
         }
 
     def on_body(self, body: bytes) -> None:
+        """A piece of the body; reading pauses when the application is behind."""
         self._fed_bytes = 0
         exchange = self._parsing
         if exchange is not None and exchange.body(body) and not self._read_paused:
@@ -267,6 +263,7 @@ class GatewayProtocol(asyncio.Protocol):
             self.transport.pause_reading()
 
     def on_message_complete(self) -> None:
+        """The end of a request."""
         self._phase = IDLE
         self._fed_bytes = 0
         exchange = self._parsing
@@ -287,11 +284,15 @@ class GatewayProtocol(asyncio.Protocol):
             return False
         state = self.state
         return (
-            state.draining or state.now >= self._age_ends or (self._parsing is exchange and not self._rest_is_small())
+            state.draining
+            or state.now >= self._age_ends
+            or (self._parsing is exchange and not self._can_read_past(exchange))
         )
 
-    def _rest_is_small(self) -> bool:
-        """Whether the unread rest of the current body is worth reading past."""
+    def _can_read_past(self, exchange: Exchange) -> bool:
+        """Whether the unread rest of its body is certain to come, and small."""
+        if exchange.continues:
+            return False  # the client may send it, or the next request
         lengths = [int(value) for name, value in self.headers if name == b"content-length"]
         return bool(lengths) and lengths[0] <= IGNORED_BODY_BYTES_MAX
 
@@ -322,22 +323,15 @@ class GatewayProtocol(asyncio.Protocol):
         if exchange is not None and parsing is not exchange:
             if self._queue and self._queue[-1][0] is parsing:
                 self._queue.pop()
-            self._last_words = error_response(error)
+            self._last_words = error_response(error, self.state.head_lines)
             return
         if exchange is not None:  # the body of the request that is being answered
             if exchange.state not in (NOTHING, HEAD_HELD):
                 self.abort()
                 return
             self._disconnect()
-        self.transport.write(error_response(error))
+        self.transport.write(error_response(error, self.state.head_lines))
         self._close()
-
-    def _head_too_large(self) -> GatewayError:
-        limits = self._limits
-        return HeadersTooLarge(
-            f"The request's headers are larger than {limits.max_header_bytes} bytes"
-            f" or more than {limits.max_header_count}."
-        )
 
     def _close(self) -> None:
         """Close once everything is sent; a client that is still sending gets a moment to read its answer."""
@@ -352,12 +346,13 @@ class GatewayProtocol(asyncio.Protocol):
 
     def shutdown(self) -> None:
         """Close between requests: at once where none is in flight (uvicorn's server calls this when it stops)."""
-        if self._exchange is None:
-            self._deaf = True
-            self.transport.close()
-        else:
+        if self._exchange is not None:
             last = self._queue[-1][0] if self._queue else self._exchange
             last.keep_alive = False
+        elif not self._deaf:
+            if self._phase == HEAD:
+                self._phase = IDLE  # nothing was answered that the client would have to read
+            self._close()
 
     def sweep(self, now: float) -> None:
         """Act on every timeout that has passed at ``now`` (monotonic seconds)."""
@@ -375,7 +370,9 @@ class GatewayProtocol(asyncio.Protocol):
     def _sweep_between_requests(self, now: float) -> None:
         limits = self._limits
         if self._phase == IDLE:
-            if now - self._idle_since >= limits.keep_alive_s or now >= self._age_ends:
+            idle_s = now - self._idle_since
+            old = now >= self._age_ends and limits.keep_alive_s
+            if idle_s >= (limits.keep_alive_s or limits.header_timeout_s) or (old and idle_s >= QUIET_S):
                 self._close()
         elif now - max(self._head_started, self._idle_since) >= limits.header_timeout_s:
             if self._phase == HEAD:
@@ -383,38 +380,8 @@ class GatewayProtocol(asyncio.Protocol):
             else:
                 self._close()
 
-    # Upgrades
-
-    def _note_upgrade(self) -> None:
-        """Keep the head, without its offer to upgrade, to be parsed again: llhttp would not read the body."""
-        method = self.parser.get_method()
-        if method == b"CONNECT":
-            raise _Refusal(MethodNotAllowed("CONNECT is not allowed here."))
-        lines = [b"%b %b HTTP/%b" % (method, self.url, self.parser.get_http_version().encode())]
-        for name, value in self.headers:
-            if name == b"connection":
-                tokens = {token.strip() for token in value.lower().split(b",")}
-                value = b", ".join(tokens & {b"close", b"keep-alive"})
-            if name not in (b"upgrade", b"http2-settings"):
-                lines.append(name + b": " + value)
-        self._upgrading = b"\r\n".join(lines) + b"\r\n\r\n"
-
     def _ignore_upgrade(self, rest: bytes) -> None:
+        """Parse the head again without its offer to upgrade, since llhttp would not read the body, and go on."""
         self.parser = self._new_parser()
         self._fed_bytes = -len(self._upgrading) - len(rest)  # already counted
         self.data_received(self._upgrading + rest)
-
-
-def _address(value: Any) -> tuple[str, int] | None:
-    """Host and port of a socket address, whatever its family; None for a Unix socket."""
-    return (str(value[0]), int(value[1])) if isinstance(value, tuple) and len(value) >= 2 else None
-
-
-def _reason(error: httptools.HttpParserError) -> GatewayError:
-    """What to tell the client: our own refusal where a callback raised one."""
-    cause = error.__context__
-    if isinstance(cause, _Refusal):
-        return cause.error
-    if isinstance(error, httptools.HttpParserCallbackError):
-        _log.error("a parser callback failed", exc_info=cause)
-    return InvalidRequest(f"The request is not valid HTTP: {str(error)[:200]}", code="invalid_http")

@@ -68,13 +68,25 @@ class MeteredStream:
             return self._chat.feed(data)
         if not self._source.delimited and not self._chat.done:
             raise AttemptFailed("reset", "connection closed before the end of the stream")
-        self._ended = True
         rest = self._chat.end()
-        record.stream_end_reason = "error_in_body" if self._chat.failed else "complete"
+        self._end()
         return rest
+
+    def _end(self) -> None:
+        """The backend said all it had to say, be it that it failed."""
+        self._ended = True
+        record = self._record
+        record.stream_end_reason = "complete"
+        if self._chat.failed:
+            record.stream_end_reason = record.outcome = "error_in_body"
+            record.status = UpstreamFailed.status
+            record.error_code = UpstreamFailed.code
 
     def _break(self, failure: AttemptFailed) -> bytes:
         """End with an error event. The status that was sent stands; the record says what an operator should see."""
+        if self._chat.done or self._chat.failed:  # the caller has its end; only the connection was not ended well
+            self._end()
+            return b""
         self._ended = True
         error: UpstreamTimeout | UpstreamFailed
         if failure.outcome in TIMEOUT_OUTCOMES:

@@ -38,6 +38,8 @@ def render(scenario: Scenario, request: ChatRequest) -> ChatRequest:
         return request
     fields: Fields = dict(request.fields)
     variables = fields.pop(VARIABLES_FIELD, None)
+    if variables is not None and _is_null(variables):
+        variables = None
     for name, value in parameters.defaults.items():
         if name not in fields or _is_null(fields[name]):
             fields[name] = value

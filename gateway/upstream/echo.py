@@ -7,13 +7,16 @@ words. The length and the pace of the answer are options of the backend.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
 from gateway.clock import wall
+from gateway.dialects.openai.usage import ABSENT
 from gateway.model import Backend, ChatRequest, EchoOptions
+
+_T = TypeVar("_T")
 
 _encode = msgspec.json.encode
 _MAX_OUTPUT_TOKENS = 100_000
@@ -82,26 +85,47 @@ class _Facts(msgspec.Struct, frozen=True):
     usage: dict[str, int]
 
 
-def _messages(fields: Mapping[str, msgspec.Raw | bytes]) -> list[Any]:
-    decoded = msgspec.json.decode(fields["messages"])
-    return decoded if isinstance(decoded, list) else []
+class _Message(msgspec.Struct, frozen=True):
+    role: msgspec.Raw = ABSENT
+    content: msgspec.Raw = ABSENT
 
 
-def _text(content: object) -> str:
+class _Part(msgspec.Struct, frozen=True):
+    text: msgspec.Raw = ABSENT
+
+
+_USER = msgspec.Raw(b'"user"')
+_decode_text = msgspec.json.Decoder(str).decode
+_decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_message = msgspec.json.Decoder(_Message).decode
+_decode_part = msgspec.json.Decoder(_Part).decode
+
+
+def _or(default: _T, decode: Callable[[msgspec.Raw | bytes], _T], raw: msgspec.Raw | bytes) -> _T:
+    """``raw`` decoded, ``default`` where it is something else: whatever a message holds, it is answered."""
+    try:
+        return decode(raw)
+    except (msgspec.DecodeError, RecursionError):
+        return default
+
+
+def _items(raw: msgspec.Raw | bytes) -> list[msgspec.Raw]:
+    nothing: list[msgspec.Raw] = []
+    return _or(nothing, _decode_items, raw)
+
+
+def _messages(fields: Mapping[str, msgspec.Raw | bytes]) -> list[_Message]:
+    return [_or(_Message(), _decode_message, item) for item in _items(fields["messages"])]
+
+
+def _text(content: msgspec.Raw) -> str:
     """The text of a message's content: a string, or the text parts of a list of parts."""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        parts = [part.get("text", "") for part in content if isinstance(part, dict)]
-        return " ".join(part for part in parts if isinstance(part, str))
-    return ""
+    parts = [_or(_Part(), _decode_part, item).text for item in _items(content)]
+    return " ".join(_or("", _decode_text, text) for text in parts or [content])
 
 
-def _last_user_text(messages: list[Any]) -> str:
-    for message in reversed(messages):
-        if isinstance(message, dict) and message.get("role") == "user":
-            return _text(message.get("content"))
-    return ""
+def _last_user_text(messages: list[_Message]) -> str:
+    return next((_text(message.content) for message in reversed(messages) if message.role == _USER), "")
 
 
 def _answer_words(text: str, length: int | None) -> list[str]:
@@ -112,9 +136,8 @@ def _answer_words(text: str, length: int | None) -> list[str]:
     return [word if position == 0 else " " + word for position, word in enumerate(words)]
 
 
-def _usage(messages: list[Any], output_tokens: int) -> dict[str, int]:
-    texts = (_text(message.get("content")) for message in messages if isinstance(message, dict))
-    input_tokens = sum(len(text.split()) for text in texts)
+def _usage(messages: list[_Message], output_tokens: int) -> dict[str, int]:
+    input_tokens = sum(len(_text(message.content).split()) for message in messages)
     return {
         "prompt_tokens": input_tokens,
         "completion_tokens": output_tokens,

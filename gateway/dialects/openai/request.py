@@ -70,7 +70,8 @@ def read_members(body: bytes, max_members: int) -> dict[str, msgspec.Raw]:
     except msgspec.ValidationError as error:
         raise InvalidRequest("The body must be a JSON object.", code="invalid_json") from error
     except msgspec.DecodeError as error:
-        raise InvalidRequest(f"The body is not valid JSON: {error}.", code="invalid_json") from None
+        reason = str(error) if "(byte " in str(error) else f"{error} (byte {len(body)})"
+        raise InvalidRequest(f"The body is not valid JSON: {reason}.", code="invalid_json") from None
     except UnicodeDecodeError as error:
         raise InvalidRequest(
             f"The body is not valid JSON: it is not UTF-8 (byte {error.start}).", code="invalid_json"

@@ -1,0 +1,109 @@
+"""One worker's life: both ports open, serve, drain, close.
+
+A drain counts from its signal. ``/readyz`` fails at once; until the propagation delay is over the data port still
+accepts and answers with ``connection: close``; then it accepts no more, closes idle connections and lets every open
+response finish; at the end of the drain time, or when told to end at once, what is left is cut. The management port
+closes last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from typing import Final
+
+from gateway.app.container import Container, connection_limits
+from gateway.app.management import LIMITS, build_management
+from gateway.app.server import POLL_S, PortServer
+from gateway.clock import monotonic
+from gateway.settings import Settings
+
+_log = logging.getLogger("gateway.app")
+
+BEAT_S: Final = 1.0
+NEVER: Final = float("inf")
+
+
+class Lifecycle:
+    """Runs the two ports of one worker. ``drain`` and ``end`` may be called at any time, from the event loop."""
+
+    def __init__(self, settings: Settings, beat: Callable[[], bool]) -> None:
+        self._settings = settings
+        self._beat = beat  # called every second; false when the process that started us is gone
+        self._changed = asyncio.Event()
+        self._accept_until = NEVER
+        self._finish_until = NEVER
+        self._container: Container | None = None
+        self._data: PortServer | None = None
+
+    def drain(self, *, delay: bool) -> None:
+        """Begin to drain; with ``delay`` new connections are accepted for a while. Again without: no longer."""
+        now = monotonic()
+        first = self._finish_until == NEVER
+        if first:
+            self._finish_until = now + self._settings.drain_s
+            _log.info("draining: new connections %s", "for a little longer" if delay else "refused from now on")
+        delay_s = self._settings.drain_propagation_delay_s if delay else 0.0
+        self._accept_until = min(self._accept_until, now + delay_s)
+        self._announce()
+
+    def end(self) -> None:
+        """End at once: open responses are cut."""
+        _log.warning("ending at once")
+        self._accept_until = self._finish_until = 0.0
+        self._announce()
+
+    def _announce(self) -> None:
+        if self._container is not None:
+            self._container.readiness.draining = True
+        if self._data is not None:
+            self._data.clients.draining = True
+        self._changed.set()
+
+    async def run(self, container: Container, data_listener: socket.socket, management: socket.socket) -> None:
+        """Serve until drained. The sockets are bound; they are closed in here."""
+        self._container = container
+        await container.start()
+        management_port = PortServer(build_management(container.metrics, container.readiness), LIMITS)
+        await management_port.open(management)
+        self._data = PortServer(container.app, connection_limits(self._settings))
+        await self._data.open(data_listener)
+        container.readiness.listening = True
+        if self._finish_until != NEVER:
+            self._announce()
+        await self._drained(self._data)
+        await self._data.close()
+        await container.close()
+        await management_port.close()
+
+    async def _drained(self, data: PortServer) -> None:
+        """Return when nothing is left to finish, or its time is over."""
+        await self._until(lambda: monotonic() >= self._accept_until)
+        data.stop_accepting()
+        data.close_between_requests()
+        await self._until(lambda: data.idle or monotonic() >= self._finish_until)
+        if not data.idle:
+            _log.warning("cutting %d connections", len(data.clients.connections))
+
+    async def _until(self, reached: Callable[[], bool]) -> None:
+        """Wait for ``reached``, keeping the heart beating."""
+        beat_due = 0.0
+        while not reached():
+            now = monotonic()
+            if now >= beat_due:
+                beat_due = now + BEAT_S
+                if not self._beat() and self._finish_until == NEVER:
+                    _log.error("the main process is gone")
+                    self.drain(delay=False)
+            await self._pause()
+
+    async def _pause(self) -> None:
+        """Sleep for a beat while serving; look often while draining, which should not take longer than it must."""
+        self._changed.clear()
+        wait_s = BEAT_S if self._finish_until == NEVER else POLL_S
+        try:
+            await asyncio.wait_for(self._changed.wait(), wait_s)
+        except TimeoutError:
+            return

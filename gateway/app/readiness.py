@@ -1,0 +1,25 @@
+"""Whether this worker should get traffic, and why not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+
+class Readiness:
+    """What ``/readyz`` tells: ready once everything is loaded and listening, until a drain begins."""
+
+    def __init__(self, registry_loaded: Callable[[], bool]) -> None:
+        self._registry_loaded = registry_loaded
+        self.listening = False
+        self.draining = False
+
+    def reasons(self) -> list[str]:
+        """Why no traffic should come; empty when it should."""
+        reasons = []
+        if self.draining:
+            reasons.append("draining")
+        elif not self.listening:
+            reasons.append("starting")
+        if not self._registry_loaded():
+            reasons.append("registry not loaded")
+        return reasons

@@ -1,0 +1,102 @@
+"""One listening port inside a worker: uvicorn's server without its signals, its loop of ticks and its way to stop.
+
+Invariant: ``stop_accepting`` touches nothing that is open; ``close_between_requests`` cuts nothing that is being
+answered; only ``cut`` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING, Final
+
+from uvicorn.config import Config
+from uvicorn.server import Server
+
+from gateway.clock import monotonic
+from gateway.edge.connections import ConnectionLimits, Connections
+from gateway.edge.protocol import GatewayProtocol
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+POLL_S: Final = 0.02
+CANCEL_S: Final = 2.0
+"""How long applications get to end after their connections were cut."""
+
+
+class PortServer(Server):
+    """Serves ``app`` on one listening socket. Used from one event loop: ``open``, then the ways to stop, in order."""
+
+    def __init__(self, app: ASGIApp, limits: ConnectionLimits) -> None:
+        super().__init__(
+            Config(
+                app,
+                http=GatewayProtocol,
+                ws="none",
+                lifespan="off",
+                interface="asgi3",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,  # the edge decides whom to believe
+                server_header=False,
+            )
+        )
+        self.clients = Connections(limits)
+        self.server_state = self.clients
+        self._ticker: asyncio.Task[None] | None = None
+
+    async def open(self, listener: socket.socket) -> None:
+        """Start to accept on ``listener``, which is bound; takes it over."""
+        self.config.load()
+        self.lifespan = self.config.lifespan_class(self.config)
+        self._listener = listener
+        await self.on_tick(0)
+        await self.startup(sockets=[listener])
+        self._ticker = asyncio.get_running_loop().create_task(self._tick_forever())
+
+    async def _tick_forever(self) -> None:
+        """Sweep the connections and keep the date of the responses."""
+        interval_s = self.clients.limits.sweep_interval_s()
+        date_due = 0.0
+        while True:
+            now = monotonic()
+            self.clients.sweep(now)
+            if now >= date_due:
+                date_due = now + 0.5
+                await self.on_tick(0)  # assigns the header fields of every response, the date among them
+            await asyncio.sleep(interval_s)
+
+    def stop_accepting(self) -> None:
+        """New connections are refused from now on."""
+        for server in self.servers:
+            server.close()
+        self._listener.close()
+
+    def close_between_requests(self) -> None:
+        """Close idle connections, and the others after the response that is under way."""
+        self.clients.draining = True
+        for connection in tuple(self.clients.connections):
+            connection.shutdown()
+
+    @property
+    def idle(self) -> bool:
+        """No connection is open and no application runs."""
+        return not self.clients.connections and not self.clients.tasks
+
+    async def cut(self) -> None:
+        """Close every connection at once and end what served them."""
+        self.clients.cut()
+        deadline = monotonic() + CANCEL_S
+        while not self.idle and monotonic() < deadline:
+            for task in tuple(self.clients.tasks):
+                task.cancel()
+            await asyncio.sleep(POLL_S)
+
+    async def close(self) -> None:
+        """End for good."""
+        self.stop_accepting()
+        await self.cut()
+        if self._ticker is not None:
+            self._ticker.cancel()
+            await asyncio.gather(self._ticker, return_exceptions=True)

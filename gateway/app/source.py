@@ -1,0 +1,99 @@
+"""The registry as the process uses it: loaded before anything listens, then watched, and what it has to say told.
+
+Every problem and warning is a log line, once: a reload repeats neither.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from gateway.errors import RegistryInvalid
+from gateway.registry.folder import FolderRegistry
+from gateway.settings import SecretReader, Settings
+from gateway.settings.units import format_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gateway.model import Snapshot
+    from gateway.registry.load import LoadResult
+    from gateway.telemetry import Metrics
+
+_log = logging.getLogger("gateway.registry")
+
+
+class RegistryWatch:
+    """A folder's registry and what is told of its loads. ``metrics`` may be given later, after a fork."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._told: frozenset[str] = frozenset()
+        self.metrics: Metrics | None = None
+        self.folder = self._new_folder()
+
+    def _new_folder(self) -> FolderRegistry:
+        settings = self._settings
+        return FolderRegistry(
+            settings.registry, SecretReader(settings), poll_s=settings.registry_poll_s, on_reload=self._reloaded
+        )
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What serves now."""
+        return self.folder.snapshot
+
+    def load(self) -> None:
+        """Load for the first time. Raises RegistryInvalid with every problem."""
+        self._tell(self.folder.load())
+
+    def refresh(self) -> None:
+        """Load anew in a process that was forked long after ``load``; keeps what it has where the folder is bad now."""
+        fresh = self._new_folder()
+        try:
+            result = fresh.load()
+        except RegistryInvalid:
+            return  # the watch finds and tells it, and serves the last good version of each object
+        self.folder = fresh
+        self._tell(result)
+
+    def serves(self, metrics: Metrics) -> None:
+        """From now on this process serves the registry and counts in ``metrics``."""
+        self.metrics = metrics
+        metrics.registry_loaded(self.snapshot)
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        await self.folder.run()
+
+    def _reloaded(self, result: LoadResult) -> None:
+        self._tell(result)
+        if self.metrics is not None:
+            self.metrics.registry_loaded(result.snapshot, len(result.problems))
+
+    def _tell(self, result: LoadResult) -> None:
+        problems = [f"refused: {problem}" for problem in result.problems]
+        texts = [*problems, *result.warnings, *drain_warnings(self._settings, result.snapshot)]
+        for text in texts:
+            if text not in self._told:
+                _log.warning(text)
+        self._told = frozenset(texts)
+        snapshot = result.snapshot
+        _log.info(
+            "registry generation %d: %d tenants, %d scenarios, %d backends, %d problems",
+            snapshot.generation,
+            len(snapshot.tenants),
+            len(snapshot.scenarios),
+            len(snapshot.backends),
+            len(problems),
+        )
+
+
+def drain_warnings(settings: Settings, snapshot: Snapshot) -> Iterator[str]:
+    """One line for the backends whose calls a drain may cut short."""
+    longer = sorted(name for name, each in snapshot.backends.items() if each.timeouts.total_s > settings.drain_s)
+    if longer:
+        yield (
+            f"calls to backends {', '.join(longer)} may take longer than a drain, which cuts them after"
+            f" {format_duration(settings.drain_s)}: lower timeouts.total or raise LLM_GATEWAY_DRAIN_S"
+        )

@@ -1,0 +1,181 @@
+"""Streams of chat completions: byte for byte at every split, less the usage event where it was not asked for."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.dialects.openai.stream import ChatStream
+from gateway.errors import AttemptFailed
+
+MAX_EVENT_BYTES = 65_536
+USAGE = {"prompt_tokens": 11, "completion_tokens": 3, "total_tokens": 14}
+TEXTS = st.text(max_size=8) | st.sampled_from(
+    ['"usage":{', '"error"', "\\", "\n\n", "\r\n\r\n", "data: [DONE]", "[DONE]", '{"usage": {}}', "\r\r", "\u2028"]
+)
+LINE_ENDS = st.sampled_from(["\n", "\r\n", "\r"])
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event as sent; ``reports_usage`` where it is the one that is removed."""
+
+    sent: bytes
+    reports_usage: bool = False
+    reports_error: bool = False
+
+
+def chunk(text: str | None = "", **more: Any) -> dict[str, Any]:
+    """A chunk with one choice, or none where ``text`` is None."""
+    choices = [] if text is None else [{"index": 0, "delta": {"content": text}, "finish_reason": None}]
+    return {"id": "c", "object": "chat.completion.chunk", "choices": choices} | more
+
+
+def encoded(document: object, end: str = "\n", prefix: str = "data: ", **options: Any) -> bytes:
+    """An event with a JSON payload."""
+    return (prefix + json.dumps(document, **options) + end + end).encode()
+
+
+@st.composite
+def events(draw: st.DrawFn, end: str) -> Event:
+    """Any event of a chat stream: text, comments, named events, usage in its forms."""
+    kind = draw(st.sampled_from(["text", "text", "text", "comment", "named", "usage", "usage with text", "null", "raw"]))
+    prefix = draw(st.sampled_from(["data: ", "data:", f"id: 7{end}data: "]))
+    options = {
+        "ensure_ascii": draw(st.booleans()),
+        "separators": draw(st.sampled_from([(",", ":"), (", ", ": ")])),
+    }
+    if kind == "comment":
+        return Event(f": keep-alive{end}{end}".encode())
+    if kind == "raw":
+        return Event(f"data: not json \u00e4 {draw(st.integers())}{end}{end}".encode())
+    if kind == "named":
+        return Event(encoded(chunk(draw(TEXTS)), end, f"event: message{end}data: "))
+    if kind == "usage":
+        return Event(encoded(chunk(None, usage=USAGE), end, prefix, **options), reports_usage=True)
+    extra = {"usage with text": {"usage": USAGE}, "null": {"usage": None}}.get(kind, {})
+    return Event(encoded(chunk(draw(TEXTS), **extra), end, prefix, **options))
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> list[Event]:
+    """A first chunk, then any events, then maybe ``[DONE]``; one kind of line ending."""
+    end = draw(LINE_ENDS)
+    found = [Event(encoded(chunk(""), end)), *draw(st.lists(events(end), max_size=8))]
+    return [*found, Event(f"data: [DONE]{end}{end}".encode())] if draw(st.booleans()) else found
+
+
+def split(data: bytes, points: list[int]) -> list[bytes]:
+    """``data`` cut at ``points``."""
+    cuts = [0, *sorted(point % (len(data) + 1) for point in points), len(data)]
+    return [data[start:stop] for start, stop in zip(cuts, cuts[1:], strict=False) if start < stop]
+
+
+def passed_on(stream: ChatStream, pieces: list[bytes]) -> bytes:
+    """Everything that a caller would get."""
+    return b"".join([stream.feed(piece) for piece in pieces] + [stream.end()])
+
+
+@settings(max_examples=600, deadline=None)
+@given(streams(), st.booleans(), st.lists(st.integers(0, 100_000), max_size=12), st.booleans())
+def test_output_is_input_less_the_usage_event(
+    sent: list[Event], drop_usage: bool, points: list[int], byte_by_byte: bool
+) -> None:
+    """At any split, in any line ending, what comes out is what came in; only a usage event may be missing."""
+    data = b"".join(event.sent for event in sent)
+    pieces = [data[at : at + 1] for at in range(len(data))] if byte_by_byte else split(data, points)
+    stream = ChatStream(drop_usage=drop_usage, max_event_bytes=MAX_EVENT_BYTES)
+    expected = b"".join(event.sent for event in sent if not (drop_usage and event.reports_usage))
+    assert passed_on(stream, pieces) == expected
+    assert stream.started
+    assert not stream.failed
+    assert stream.done == sent[-1].sent.startswith(b"data: [DONE]")
+    with_usage = any(event.reports_usage or b'"usage": {"pro' in event.sent for event in sent)
+    with_usage = with_usage or any(b'"usage":{"pro' in event.sent for event in sent)
+    assert (stream.usage is not None) == with_usage
+    if stream.usage is not None:
+        assert (stream.usage.input_tokens, stream.usage.output_tokens) == (11, 3)
+
+
+@settings(max_examples=200, deadline=None)
+@given(streams(), st.lists(st.integers(0, 100_000), max_size=12), st.integers(1, 40))
+def test_only_whole_events_are_passed_on(sent: list[Event], points: list[int], stop_after: int) -> None:
+    """Wherever a stream breaks, what was passed on ends with a whole event, so an error event can follow."""
+    data = b"".join(event.sent for event in sent)
+    stream = ChatStream(drop_usage=False, max_event_bytes=MAX_EVENT_BYTES)
+    out = b"".join(stream.feed(piece) for piece in split(data, points)[:stop_after])
+    whole = [b"".join(event.sent for event in sent[:count]) for count in range(len(sent) + 1)]
+    assert out in whole
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_events_leave_as_soon_as_they_are_whole(end: str) -> None:
+    """Nothing is held back but an unfinished event."""
+    stream = ChatStream(drop_usage=True, max_event_bytes=MAX_EVENT_BYTES)
+    one, two = encoded(chunk(""), end), encoded(chunk("word"), end)
+    assert stream.feed(one) == one
+    assert stream.feed(two[:-1]) == b""
+    assert stream.feed(two[-1:]) == two
+    assert stream.feed(one + two[:5]) == one
+    assert stream.end() == two[:5]
+
+
+def test_an_event_beyond_its_bound_is_an_error() -> None:
+    """An unfinished event may be as long as the bound and no longer, however it is split."""
+    stream = ChatStream(drop_usage=False, max_event_bytes=1000)
+    stream.feed(encoded(chunk("")))
+    assert stream.feed(b"data: " + b"x" * 994) == b""
+    with pytest.raises(AttemptFailed) as failure:
+        stream.feed(b"x")
+    assert failure.value.outcome == "protocol_error"
+
+
+def test_an_error_event_marks_the_stream() -> None:
+    """An event that reports an error is passed on and remembered; null or the word in a text is none."""
+    stream = ChatStream(drop_usage=True, max_event_bytes=MAX_EVENT_BYTES)
+    stream.feed(encoded(chunk("", error=None)))
+    stream.feed(encoded(chunk('an "error": {}')))
+    assert not stream.failed
+    broken = encoded({"error": {"message": "CUDA out of memory"}})
+    assert stream.feed(broken) == broken
+    assert stream.failed
+
+
+@pytest.mark.parametrize("first", [b"data: <html>\n\n", b"data: [1]\n\n", b'data: {"choices":1}\n\n'])
+def test_a_stream_that_begins_with_something_else_is_refused(first: bytes) -> None:
+    """As long as nothing was passed on, what is no completion chunk fails the attempt."""
+    with pytest.raises(AttemptFailed) as failure:
+        ChatStream(drop_usage=False, max_event_bytes=MAX_EVENT_BYTES).feed(first)
+    assert failure.value.outcome == "protocol_error"
+
+
+def test_comments_do_not_start_a_stream() -> None:
+    """A keep-alive comment before the first data is passed on, and is no answer yet."""
+    stream = ChatStream(drop_usage=False, max_event_bytes=MAX_EVENT_BYTES)
+    assert stream.feed(b": waiting\n\n") == b": waiting\n\n"
+    assert not stream.started
+    stream.feed(encoded(chunk("")))
+    assert stream.started
+
+
+def test_output_is_estimated_from_what_was_streamed() -> None:
+    """Without reported usage, the text's size is known up to the envelope of an event."""
+    stream = ChatStream(drop_usage=True, max_event_bytes=MAX_EVENT_BYTES)
+    stream.feed(encoded(chunk("")))
+    for _ in range(10):
+        stream.feed(encoded(chunk("12345678")))
+    assert (stream.events, stream.output_bytes, stream.usage) == (11, 80, None)
+
+
+def test_senseless_usage_is_no_usage() -> None:
+    """A usage event whose figures make no sense is removed like any other and counts for nothing."""
+    stream = ChatStream(drop_usage=True, max_event_bytes=MAX_EVENT_BYTES)
+    stream.feed(encoded(chunk("")))
+    assert stream.feed(encoded(chunk(None, usage={"prompt_tokens": -1}))) == b""
+    assert stream.feed(encoded(chunk(None, usage={"prompt_tokens": "many"}))) == b""
+    assert stream.usage is None

@@ -1,0 +1,132 @@
+"""What a scenario makes of a request: precedence, the output cap, the prompt."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from gateway.dialects.openai.request import read_chat_request
+from gateway.errors import InvalidRequest
+from gateway.model import ChatRequest, Parameters, Prompt, Scenario
+from gateway.scenarios import render
+
+PROMPT = Prompt(name="p.v1", input_vars=("a", "b"), parts=("A={", "a", "} B=", "b", " {literal}"))
+
+
+def asked(**fields: Any) -> ChatRequest:
+    """A request with these fields."""
+    body = {"model": "s", "messages": [{"role": "user", "content": "hi"}]} | fields
+    return read_chat_request(json.dumps(body).encode(), 100)
+
+
+def scenario(
+    defaults: dict[str, Any] | None = None,
+    overrides: dict[str, Any] | None = None,
+    cap: int | None = None,
+    prompt: Prompt | None = None,
+) -> Scenario:
+    """A scenario with these parameters."""
+    parameters = Parameters(
+        defaults={name: json.dumps(value).encode() for name, value in (defaults or {}).items()},
+        overrides={name: json.dumps(value).encode() for name, value in (overrides or {}).items()},
+        max_output_tokens=cap,
+    )
+    return Scenario(name="s", prompt=prompt, parameters=parameters)
+
+
+def fields_of(request: ChatRequest) -> dict[str, Any]:
+    """The fields, decoded."""
+    return {name: json.loads(bytes(raw)) for name, raw in request.fields.items()}
+
+
+def test_nothing_to_do_costs_nothing() -> None:
+    """A scenario that sets nothing returns the very request."""
+    request = asked(temperature=1)
+    assert render(scenario(), request) is request
+
+
+def test_precedence() -> None:
+    """Overrides, then the request, then defaults; a null is silence."""
+    request = asked(temperature=1, top_p=None)
+    rendered = render(scenario({"temperature": 0, "top_p": 0.5, "seed": 7}, {"stop": ["x"]}), request)
+    found = fields_of(rendered)
+    assert (found["temperature"], found["top_p"], found["seed"], found["stop"]) == (1, 0.5, 7, ["x"])
+    assert fields_of(render(scenario({"stop": ["y"]}, {"stop": ["x"]}), asked(stop=["z"])))["stop"] == ["x"]
+    assert fields_of(request)["top_p"] is None
+
+
+@pytest.mark.parametrize(
+    ("given_limits", "sent", "limit"),
+    [
+        ({}, {"max_tokens": 100}, 100),
+        ({"max_tokens": None}, {"max_tokens": 100}, 100),
+        ({"max_tokens": 50}, {"max_tokens": 50}, 50),
+        ({"max_tokens": 500}, {"max_tokens": 100}, 100),
+        ({"max_completion_tokens": 500}, {"max_completion_tokens": 100}, 100),
+        ({"max_completion_tokens": 50, "max_tokens": 500}, {"max_completion_tokens": 50, "max_tokens": 100}, 50),
+    ],
+)
+def test_the_cap_only_lowers(given_limits: dict[str, Any], sent: dict[str, int], limit: int) -> None:
+    """A request's own limits are lowered to the cap where they are above it; without any, the cap is the limit."""
+    rendered = render(scenario(cap=100), asked(**given_limits))
+    found = fields_of(rendered)
+    limits = {name: found[name] for name in ("max_tokens", "max_completion_tokens") if name in found}
+    assert limits == sent
+    assert rendered.max_output_tokens == limit
+
+
+def test_without_a_cap_limits_stay() -> None:
+    """Other parameters leave the limits alone."""
+    rendered = render(scenario({"seed": 1}), asked(max_tokens=500))
+    assert (fields_of(rendered)["max_tokens"], rendered.max_output_tokens) == (500, 500)
+    assert render(scenario({"seed": 1}), asked()).max_output_tokens is None
+
+
+def test_the_prompt_comes_first() -> None:
+    """It is the first system message; the caller's messages follow untouched; its variables never leave."""
+    request = asked(prompt_variables={"a": "1", "b": "2"})
+    rendered = render(scenario(prompt=PROMPT), request)
+    assert fields_of(rendered)["messages"] == [
+        {"role": "system", "content": "A={1} B=2 {literal}"},
+        {"role": "user", "content": "hi"},
+    ]
+    assert "prompt_variables" not in rendered.fields
+    assert bytes(rendered.fields["messages"]).endswith(b',{"role": "user", "content": "hi"}]')
+
+
+@pytest.mark.parametrize("value", ["{b}", "{a}", "{{b}}", "{0}", "%s", '"}],"x":[{"', "\\u0041", "\n", "{a.__class__}"])
+def test_a_value_is_never_read_as_syntax(value: str) -> None:
+    """Braces, quotes and escapes in a variable stay what they are."""
+    rendered = render(scenario(prompt=PROMPT), asked(prompt_variables={"a": value, "b": "B"}))
+    assert fields_of(rendered)["messages"][0]["content"] == "A={" + value + "} B=B {literal}"
+
+
+@pytest.mark.parametrize(
+    ("variables", "code", "param"),
+    [
+        ({"a": "1"}, "missing_field", "prompt_variables.b"),
+        ({"a": "1", "b": "2", "c": "3"}, "unsupported_field", "prompt_variables.c"),
+        ({"a": 1, "b": "2"}, "invalid_type", "prompt_variables"),
+        (["a"], "invalid_type", "prompt_variables"),
+    ],
+)
+def test_wrong_variables(variables: Any, code: str, param: str) -> None:
+    """A missing, unknown or wrong variable is a 400 that names it."""
+    with pytest.raises(InvalidRequest) as refusal:
+        render(scenario(prompt=PROMPT), asked(prompt_variables=variables))
+    assert (refusal.value.code, refusal.value.param) == (code, param)
+
+
+def test_variables_without_a_prompt() -> None:
+    """They would silently do nothing, so they are refused."""
+    with pytest.raises(InvalidRequest) as refusal:
+        render(scenario(), asked(prompt_variables={}))
+    assert (refusal.value.code, refusal.value.param) == ("unsupported_field", "prompt_variables")
+
+
+def test_a_prompt_without_variables() -> None:
+    """Nothing has to be given."""
+    plain = Prompt(name="p.v1", input_vars=(), parts=("Be kind.",))
+    assert fields_of(render(scenario(prompt=plain), asked()))["messages"][0]["content"] == "Be kind."
