@@ -165,16 +165,16 @@ class GatewayArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         for listener in (self._launch.data_listener, self._launch.management_listener):
             listener.close()
         self.LISTENERS = []
-        ending = not graceful or self._stop_with == signal.SIGQUIT
-        self.kill_workers(signal.SIGQUIT if ending else self._stop_with)
+        if not graceful:
+            self._stop_with = signal.SIGQUIT
+        ending = self._stop_with == signal.SIGQUIT
         deadline = monotonic() + (END_S if ending else self.cfg.graceful_timeout)
-        self.reap_workers()
         while self.WORKERS and monotonic() < deadline:
-            signals = self.wait_for_signals(timeout=0.5)
+            self.kill_workers(self._stop_with)  # again and again: a worker just forked may not hear the first
+            signals = self.wait_for_signals(timeout=1.0)
             if not ending and {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}.intersection(signals):
-                ending = True
+                ending, self._stop_with = True, signal.SIGQUIT
                 deadline = monotonic() + END_S
-                self.kill_workers(signal.SIGQUIT)
             self.reap_workers()
             self.murder_workers()
         self.kill_workers(signal.SIGKILL)

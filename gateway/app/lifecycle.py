@@ -51,7 +51,8 @@ class Lifecycle:
 
     def end(self) -> None:
         """End at once: open responses are cut."""
-        _log.warning("ending at once")
+        if self._finish_until != 0.0:
+            _log.warning("ending at once")
         self._accept_until = self._finish_until = 0.0
         self._announce()
 
@@ -76,7 +77,7 @@ class Lifecycle:
         await self._drained(self._data)
         await self._data.close()
         await container.close()
-        await management_port.close()
+        await management_port.close(grace_s=1.0)
 
     async def _drained(self, data: PortServer) -> None:
         """Return when nothing is left to finish, or its time is over."""

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 POLL_S: Final = 0.02
-CANCEL_S: Final = 2.0
-"""How long applications get to end after their connections were cut."""
+END_S: Final = 1.0
+"""How long applications get to end after their connections were cut, and again after they were cancelled."""
 
 
 class PortServer(Server):
@@ -85,17 +85,24 @@ class PortServer(Server):
         return not self.clients.connections and not self.clients.tasks
 
     async def cut(self) -> None:
-        """Close every connection at once and end what served them."""
+        """Close every connection at once and see that what served them ends."""
         self.clients.cut()
-        deadline = monotonic() + CANCEL_S
-        while not self.idle and monotonic() < deadline:
+        if not await self._idle_within(END_S):  # an application that does not care whether its client is there
             for task in tuple(self.clients.tasks):
                 task.cancel()
-            await asyncio.sleep(POLL_S)
+            await self._idle_within(END_S)
 
-    async def close(self) -> None:
-        """End for good."""
+    async def _idle_within(self, timeout_s: float) -> bool:
+        deadline = monotonic() + timeout_s
+        while not self.idle and monotonic() < deadline:  # noqa: ASYNC110  # only while ending
+            await asyncio.sleep(POLL_S)
+        return self.idle
+
+    async def close(self, grace_s: float = 0.0) -> None:
+        """End for good; ``grace_s`` is how long what is being answered may take."""
         self.stop_accepting()
+        self.close_between_requests()
+        await self._idle_within(grace_s)
         await self.cut()
         if self._ticker is not None:
             self._ticker.cancel()

@@ -11,8 +11,10 @@ import faulthandler
 import gc
 import logging
 import os
+import shutil
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any, Final
 
 from gunicorn.arbiter import Arbiter
@@ -48,10 +50,9 @@ class GatewayWorker(UvicornWorker):  # type: ignore[misc]  # gunicorn has no typ
         settings = launch.inherited.settings
         configure_logging(settings.log_level, settings.environment, launch.inherited.writer)
         lifecycle = Lifecycle(settings, self._beat)
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, lambda: lifecycle.drain(delay=True))
-        loop.add_signal_handler(DRAIN_NOW, lambda: lifecycle.drain(delay=False))
-        loop.add_signal_handler(signal.SIGQUIT, lifecycle.end)
+        self._obey(signal.SIGTERM, lambda: lifecycle.drain(delay=True))
+        self._obey(DRAIN_NOW, lambda: lifecycle.drain(delay=False))
+        self._obey(signal.SIGQUIT, lifecycle.end)
         try:
             if self.age > settings.workers:  # replaces one that died, maybe long after the start
                 launch.inherited.registry.refresh()
@@ -61,6 +62,19 @@ class GatewayWorker(UvicornWorker):  # type: ignore[misc]  # gunicorn has no typ
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
         gc.freeze()
         await lifecycle.run(container, launch.data_listener, launch.management_listener)
+        folder = launch.inherited.metrics_folder
+        if folder is not None and os.getppid() != self.ppid:
+            shutil.rmtree(folder, ignore_errors=True)  # the main process was killed and cannot
+
+    def _obey(self, number: signal.Signals, order: Callable[[], None]) -> None:
+        """Have ``order`` called in the event loop for a signal, which is ignored once the loop has ended."""
+        loop = asyncio.get_running_loop()
+
+        def handle(_number: int, _frame: object) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(order)
+
+        signal.signal(number, handle)
 
     def _beat(self) -> bool:
         self.notify()

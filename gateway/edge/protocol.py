@@ -356,16 +356,20 @@ class GatewayProtocol(asyncio.Protocol):
 
     def sweep(self, now: float) -> None:
         """Act on every timeout that has passed at ``now`` (monotonic seconds)."""
+        if self.write_paused or self._deaf:
+            self._sweep_sending(now)
+        if self._exchange is None and not self._deaf:
+            self._sweep_between_requests(now)
+
+    def _sweep_sending(self, now: float) -> None:
+        """Cut a client that takes nothing of what waits for it, and one whose time to read a refusal is over."""
         waiting_bytes = self.transport.get_write_buffer_size()
         if waiting_bytes != self._stalled_bytes:
             self._stalled_bytes, self._stalled_since = waiting_bytes, now
         elif waiting_bytes and now - self._stalled_since >= self._limits.write_timeout_s:
             self.abort()
-        if self._deaf:
-            if now >= self._closes_at:
-                self.transport.abort()
-        elif self._exchange is None:
-            self._sweep_between_requests(now)
+        if now >= self._closes_at:
+            self.transport.abort()
 
     def _sweep_between_requests(self, now: float) -> None:
         limits = self._limits

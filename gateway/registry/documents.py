@@ -8,6 +8,7 @@ Reasons never repeat a value that might be a secret.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
@@ -247,8 +248,8 @@ class BackendSpec(Node):
     def _headers_once(cls, data: object) -> object:
         headers = data.get("headers") if isinstance(data, dict) else None
         if isinstance(headers, dict):
-            names = [str(name).lower() for name in headers]
-            twice = [(f"headers.{name}", "is set twice") for name in dict.fromkeys(names) if names.count(name) > 1]
+            counts = Counter(str(name).lower() for name in headers)
+            twice = [(f"headers.{name[:64]}", "is set twice") for name, count in counts.items() if count > 1]
             if twice:
                 raise FieldErrors(*twice)
         return data

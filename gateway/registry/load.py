@@ -8,7 +8,6 @@ after it is returned; nothing here watches (see ``folder``).
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -291,8 +290,14 @@ class _Load:
             if kind == "Scenario" and name in scenario.aliases:
                 return f"`{name}` is an alias; write the name, `{scenario.name}`"
         known = [object_id.name for object_id in self._claimed.winners if object_id.kind == kind]
-        close = difflib.get_close_matches(name, known, 1) if len(known) <= _SUGGEST_AMONG_MAX else []
-        return f"there is no {kind} `{name}`" + (f"; did you mean `{close[0]}`?" if close else "")
+        return f"there is no {kind} `{name}`" + _suggestion(name, known)
+
+
+def _suggestion(name: str, known: list[str]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, known, 1) if len(known) <= _SUGGEST_AMONG_MAX else []
+    return f"; did you mean `{close[0]}`?" if close else ""
 
 
 def _content_hash(live: Mapping[ObjectId, Live]) -> str:

@@ -80,7 +80,7 @@ class AccessLog:
         self._writer = writer
         self._environment = environment
         self._encode = msgspec.json.Encoder().encode
-        self._millisecond = -1
+        self._second = -1
         self._time = ""
 
     def write(self, record: RequestRecord) -> None:
@@ -149,13 +149,12 @@ class AccessLog:
         )
 
     def _now(self) -> str:
-        """The time as ``timestamp`` has it, made once per millisecond."""
-        now = wall()
-        millisecond = int(now * 1000)
-        if millisecond != self._millisecond:
-            self._millisecond = millisecond
-            self._time = timestamp(now)
-        return self._time
+        """The time as ``timestamp`` has it, its date and seconds made once per second."""
+        second, millisecond = divmod(int(wall() * 1000), 1000)
+        if second != self._second:
+            self._second = second
+            self._time = timestamp(second).removesuffix("000Z")
+        return "%s%03dZ" % (self._time, millisecond)
 
 
 def _encode_lenient(line: _Line) -> bytes:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from gateway.clock import monotonic
 from gateway.errors import AttemptFailed
@@ -26,7 +25,7 @@ _PRUNE_S = 600.0
 class Exchange:
     """One answer being read: ``status``, ``headers`` (lower-case names), then the body."""
 
-    __slots__ = ("_connection", "_decoder", "_pending", "_pool", "delimited", "headers", "status")
+    __slots__ = ("_connection", "_decoder", "_pool", "_steps", "delimited", "headers", "status")
 
     def __init__(self, pool: Pool, connection: Connection) -> None:
         self._pool = pool
@@ -35,7 +34,7 @@ class Exchange:
         self.headers: Sequence[tuple[bytes, bytes]] = connection.headers
         self.delimited = connection.delimited
         self._decoder: Decoder | None = None
-        self._pending: deque[bytes] = deque()
+        self._steps: Iterator[bytes] = iter(())
         for name, value in self.headers:
             if name == b"content-encoding" and value.strip().lower() not in {b"", b"identity"}:
                 self._decoder = Decoder(value.strip().lower().decode("latin-1"))
@@ -50,14 +49,14 @@ class Exchange:
         return await self._read_decoded(connection, self._decoder)
 
     async def _read_decoded(self, connection: Connection, decoder: Decoder) -> bytes:
-        while not self._pending:
+        while not (step := next(self._steps, b"")):
             data = await connection.read()
             if not data:
                 if not decoder.finished:
                     raise AttemptFailed("protocol_error", "the compressed body ended early")
                 return b""
-            self._pending.extend(decoder.decode(data))
-        return self._pending.popleft()
+            self._steps = decoder.decode(data)
+        return step
 
     def close(self) -> None:
         """Give the connection back if the response was read to its end, else close it. May be called again."""

@@ -135,6 +135,7 @@ class Connection(asyncio.Protocol):
         reusable = (
             self.complete
             and self._keep_alive
+            and not self._paused
             and self.error is None
             and not self.closed
             and transport is not None
@@ -292,8 +293,8 @@ class Connection(asyncio.Protocol):
         length = False
         for name, value in self.headers:
             if name == b"transfer-encoding":
-                if value.strip().lower() != b"chunked":
-                    raise _Refused("a transfer-encoding other than chunked")
+                if value.strip().lower() != b"chunked" or self._parser.get_http_version() != "1.1":
+                    raise _Refused("a transfer-encoding other than chunked, or in HTTP/1.0")
                 length = True
             elif name == b"content-length":
                 length = True

@@ -17,7 +17,7 @@ _MAX_ADDRESSES = 64
 
 
 class Resolver:
-    """Looks up one host, with a memory of ``ttl_s`` seconds. Raises OSError when nothing is known."""
+    """Looks up one host, with a memory of ``ttl_s`` seconds. Raises OSError or UnicodeError when nothing is known."""
 
     def __init__(self, host: str, port: int, ttl_s: float, on_change: Callable[[frozenset[str]], None]) -> None:
         self._host = host

@@ -69,7 +69,7 @@ class Pool:
                 addresses = (await self._resolver.addresses())[:_MAX_ADDRESSES_TRIED]
         except TimeoutError:
             raise AttemptFailed("connect_timeout", f"name not resolved within {timeout_s:g} s") from None
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter for what cannot be a name at all
             raise AttemptFailed("connect_error", f"cannot resolve {self._origin.host}: {error}") from None
         failure = AttemptFailed("connect_timeout", f"not connected within {timeout_s:g} s")
         for position, address in enumerate(addresses):

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
 from typing import Self
 
 import pytest
@@ -60,10 +59,10 @@ def slow_gateway(upstream: ScriptedUpstream, start_gateway: StartGateway) -> Gat
 
 
 @pytest.fixture
-def quick_gateway(upstream: ScriptedUpstream, start_gateway: StartGateway) -> Iterator[GatewayProcess]:
+def quick_gateway(upstream: ScriptedUpstream, start_gateway: StartGateway) -> GatewayProcess:
     """One without a delay and with a short drain."""
     key = new_key()
-    yield start_gateway(openai_registry(upstream.url, key), key=key, env={"LLM_GATEWAY_DRAIN_S": "2s"})
+    return start_gateway(openai_registry(upstream.url, key), key=key, env={"LLM_GATEWAY_DRAIN_S": "2s"})
 
 
 def refused(port: int) -> bool:
@@ -87,8 +86,8 @@ def test_a_drain_lets_an_open_stream_end_and_turns_nobody_away_during_the_delay(
     gateway = slow_gateway
     with OpenStream(gateway, upstream) as running:
         started = gateway.signal(signal.SIGTERM)
-        unready = eventually(lambda: (answer := readiness(gateway)).status == 503 and answer, 1.0)
-        assert unready.json() == {"status": "unavailable", "reasons": ["draining"]}
+        eventually(lambda: readiness(gateway).status == 503, 1.0)
+        assert readiness(gateway).json() == {"status": "unavailable", "reasons": ["draining"]}
         with gateway.client() as newcomer:
             response = newcomer.request(PATH, BODY | {"stream": False}, key=gateway.key)
             assert (response.status, response.header("connection")) == (200, "close")
@@ -155,7 +154,7 @@ def test_ctrl_c_drains_without_the_delay(slow_gateway: GatewayProcess, upstream:
 def test_a_supervisor_that_signals_every_process_gets_one_drain(
     quick_gateway: GatewayProcess, upstream: ScriptedUpstream
 ) -> None:
-    """systemd sends SIGTERM to the whole group: a worker that hears it twice does not take it for impatience."""
+    """A supervisor may send SIGTERM to the whole group: a worker that hears it twice does not end at once."""
     with OpenStream(quick_gateway, upstream) as running:
         for pid in reversed(quick_gateway.pids()):
             os.kill(pid, signal.SIGTERM)

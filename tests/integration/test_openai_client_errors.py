@@ -86,12 +86,13 @@ def test_backend_timeout(make: Callable[..., Api], place: Surface) -> None:
 def test_client_timeout(make: Callable[..., Api], place: Surface, *, streamed: bool) -> None:
     """A client that runs out of patience cancels the call at the backend; the log says 499."""
     place.upstream.enqueue(faults.hang_before_first_byte())
-    api = make(timeout=0.5, default_headers={"x-request-id": f"patience-{streamed}-{id(place.upstream.requests)}"})
+    request_id = f"patience-{make().kind}-{streamed}"
+    api = make(timeout=0.5, default_headers={"x-request-id": request_id})
     with pytest.raises(openai.APITimeoutError):
         (api.stream if streamed else api.complete)(**chat_body())
     gone = place.upstream.wait_for_disconnect()
     assert gone.request is not None
-    place.gateway.wait_for_log(lambda line: line.get("status") == 499)
+    place.gateway.wait_for_log(lambda line: (line.get("request_id"), line.get("status")) == (request_id, 499))
     place.gateway.assert_nothing_in_flight()
 
 

@@ -1,4 +1,4 @@
-"""The life of client connections: timeouts, bounds, leaving, closing. Real sockets, an application of the test's own."""
+"""The life of client connections: timeouts, bounds, leaving, closing. Real sockets, the test's own application."""
 
 from __future__ import annotations
 

@@ -30,17 +30,20 @@ class Echo:
 
 @pytest.fixture
 def echo() -> Echo:
+    """The application."""
     return Echo()
 
 
 @pytest.fixture
 def served(echo: Echo) -> Iterator[ServedApp]:
+    """It, served with tight bounds."""
     with ServedApp(echo, max_header_bytes=4096, max_header_count=20) as server:
         yield server
 
 
 @pytest.fixture
 def client(served: ServedApp) -> Iterator[RawClient]:
+    """A connection to it."""
     with served.client() as connection:
         yield connection
 
@@ -133,7 +136,9 @@ def test_what_could_be_read_in_two_ways_is_refused(request_head: bytes, client: 
     assert "/smuggled" not in [scope["path"] for scope in echo.scopes]
 
 
-@pytest.mark.parametrize("chunks", [b"3\nabc\n0\n\n", b"-1\r\nabc", b"FFFFFFFFFFFFFFFFF\r\nabc", b"3\r\nabcd\r\n0\r\n\r\n"])
+@pytest.mark.parametrize(
+    "chunks", [b"3\nabc\n0\n\n", b"-1\r\nabc", b"FFFFFFFFFFFFFFFFF\r\nabc", b"3\r\nabcd\r\n0\r\n\r\n"]
+)
 def test_a_bad_chunk_ends_the_request_with_a_400(chunks: bytes, client: RawClient) -> None:
     """The application is told that its client is gone; the client that its request is wrong."""
     client.send(CHUNKED + b"\r\n" + chunks)

@@ -79,7 +79,7 @@ async def read_all(receive: Receive) -> bytes:
     while True:
         message = await receive()
         assert message["type"] == "http.request", message
-        body += message["body"]
+        body += bytes(message["body"])
         if not message["more_body"]:
             return body
 

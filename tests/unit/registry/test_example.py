@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from gateway.registry import json_schemas, load_folder
 from gateway.registry.files import list_folder
 from gateway.registry.yaml import load_documents
-from tests.unit.registry.folders import Document, Secrets
+from tests.unit.registry.folders import Document, Folder, Secrets
 from tests.unit.registry.test_refusals import BACKENDS, ENVELOPES, KEYS, PROMPTS, SCENARIOS, TENANTS
 
 EXAMPLE = Path(__file__).parents[3] / "registry"
@@ -24,14 +25,90 @@ def checked_in() -> list[str]:
     return [file.name for file in list_folder(EXAMPLE).files if not file.name.startswith("local/")]
 
 
-def test_the_example_is_good_and_needs_nothing() -> None:
+def test_the_example_is_good_and_needs_nothing(tmp_path: Path) -> None:
     """The example loads without a secret, a problem or a warning, and its demo tenant may use all of it."""
-    result = load_folder(EXAMPLE, Secrets(), None, 1.0)
+    shutil.copytree(EXAMPLE, tmp_path / "registry", ignore=shutil.ignore_patterns("local"))
+    result = load_folder(tmp_path / "registry", Secrets(), None, 1.0)
     assert [str(problem) for problem in result.problems] == []
     assert result.warnings == ()
     names = set(result.snapshot.tenants["demo"].scenarios)
     assert names == {"echo", "echo-slow", "support-chat", "gpt-4o", "summarize"}
     assert {backend.provider for backend in result.snapshot.backends.values()} == {"echo"}
+
+
+WRITTEN_BY_HAND = """
+apiVersion: llmgateway.dev/v1alpha1
+kind: Backend                       # a model endpoint
+metadata: {name: qwen}
+spec:
+  provider: openai
+  url: http://vllm.models.svc:8000/v1
+  model: Qwen/Qwen2.5-7B-Instruct   # the name sent upstream
+  auth: {type: bearer, secret: {env: LLM_GATEWAY_SECRET_QWEN}}
+  headers: {x-team: llm}
+  timeouts: {connect: 2s, firstByte: 60s, idle: 30s, total: 9m}
+  maxConcurrentRequests: 64
+  maxOutputTokens: 8192
+  price: {inputPerMillion: "0.50", cachedInputPerMillion: "0.10", outputPerMillion: "1.50"}
+  disabled: false
+---
+apiVersion: llmgateway.dev/v1alpha1
+kind: Scenario
+metadata: {name: support-chat}
+spec:
+  description: Customer support assistant
+  aliases: [gpt-4o]
+  prompt: summarize.v1
+  parameters:
+    defaults: {temperature: 0.3}
+    overrides: {}
+    maxOutputTokens: 1024
+  targets: [{backend: qwen, weight: 90}]
+  fallbacks: [qwen]
+  cache: {mode: none, ttl: 10m}
+  access: {tenants: ["*"]}
+---
+apiVersion: llmgateway.dev/v1alpha1
+kind: Prompt
+metadata: {name: summarize.v1}
+spec: {inputVars: [context], template: "Summarise the following: {context}"}
+---
+apiVersion: llmgateway.dev/v1alpha1
+kind: Tenant
+metadata: {name: acme}
+spec:
+  displayName: Acme Corp
+  scenarios: ["*"]
+  limits:
+  - {unit: requests, per: minute, amount: 600}
+  - {unit: tokens, per: minute, amount: 200000, burst: 50000}
+  - {unit: tokens, per: minute, amount: 20000, scenario: support-chat}
+  - {unit: concurrency, amount: 50}
+  - {unit: tokens, per: day, amount: 5000000}
+  - {unit: cost, per: month, amount: "400", onRedisLoss: closed, mode: enforce}
+  ipAllowList: [10.0.0.0/8]
+  oidc: {issuer: "https://idp.example", audience: llm-gateway, claim: tenant, value: acme}
+---
+apiVersion: llmgateway.dev/v1alpha1
+kind: ApiKey
+metadata: {name: acme-ci}
+spec:
+  tenant: acme
+  digests: [{sha256: "%s", expiresAt: 2027-01-01T00:00:00Z}]
+  scenarios: [support-chat]
+  limits: []
+"""
+
+
+def test_the_whole_format_as_people_write_it(folder: Folder) -> None:
+    """Every field of the format, in YAML with comments and short forms, loads and passes the schema."""
+    text = WRITTEN_BY_HAND % ("ab" * 32)
+    folder.secrets.variables["LLM_GATEWAY_SECRET_QWEN"] = b"sk-1"
+    folder.write("all.yaml", text)
+    snapshot = folder.good()
+    assert snapshot.keys[b"\xab" * 32].principal.tenant.scenarios["gpt-4o"].name == "support-chat"
+    for document in load_documents(text.encode()):
+        jsonschema_rs.validate(json_schemas()["registry"], document.value)
 
 
 def test_the_example_has_no_key() -> None:

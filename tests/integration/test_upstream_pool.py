@@ -1,0 +1,424 @@
+"""Keeping connections: reuse, age, bounds, the silent retry, and addresses that change."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+import pytest
+
+from gateway.model import Origin, Timeouts
+from gateway.upstream import UpstreamLimits
+from tests.support import faults
+from tests.support.calls import (
+    QUICK,
+    Run,
+    ask,
+    each_loop,
+    failure_of,
+    fetch,
+    origin_of,
+    request_parts,
+    until,
+    upstream_client,
+    whole,
+)
+from tests.support.scripts import Gate, Hang, Pause, Script, Send, head, reply
+from tests.support.upstream import ScriptedUpstream
+from tests.support.waiting import black_hole_port, refusing_port
+
+OK = reply(body=b"ok")
+
+
+@each_loop
+def test_one_connection_serves_one_after_the_other(run: Run, upstream: ScriptedUpstream) -> None:
+    """Ten calls in turn share a connection; ten at once have one each, and keep them."""
+
+    async def main() -> None:
+        async with upstream_client() as client:
+            origin = origin_of(upstream)
+            for _ in range(10):
+                await fetch(client, origin)
+            assert upstream.connections_total == client.open_connections == 1
+            gate = Gate()
+            upstream.behaviour = Script((gate, *OK.steps))
+            calls = [asyncio.ensure_future(fetch(client, origin)) for _ in range(10)]
+            await until(lambda: gate.reached == 10)
+            gate.open()
+            assert await asyncio.gather(*calls) == [b"ok"] * 10
+            assert upstream.connections_total == client.open_connections == 10
+
+    run(main())
+
+
+@each_loop
+def test_the_last_used_is_used_next(run: Run, upstream: ScriptedUpstream) -> None:
+    """So that those not needed grow old; they are closed after the idle time, and no more than the bound is kept."""
+
+    async def main() -> None:
+        limits = UpstreamLimits(idle_s=0.3, max_idle_connections=3)
+        async with upstream_client(limits) as client:
+            origin = origin_of(upstream)
+            open_calls = [await ask(client, origin) for _ in range(5)]
+            for each in open_calls:
+                await whole(each)
+            assert client.open_connections == 3
+            await until(lambda: upstream.open_connections == 3)
+            for _ in range(12):
+                await fetch(client, origin)
+                await asyncio.sleep(0.05)
+            assert client.open_connections == 1
+            assert upstream.connections_total == 5
+            await until(lambda: client.open_connections == 0, what="idle expiry")
+            await until(lambda: upstream.open_connections == 0)
+
+    run(main())
+
+
+@each_loop
+def test_a_connection_has_a_maximum_age(run: Run, upstream: ScriptedUpstream) -> None:
+    """It is closed after the exchange in which it became too old, never within it."""
+
+    async def main() -> None:
+        async with upstream_client(UpstreamLimits(connection_max_age_s=0.2)) as client:
+            origin = origin_of(upstream)
+            assert await fetch(client, origin) == await fetch(client, origin)
+            assert upstream.connections_total == 1
+            upstream.enqueue(Script((Send(head(200, [("content-length", "2")])), Pause(0.3), Send(b"ok"))))
+            assert await fetch(client, origin) == b"ok"
+            assert client.open_connections == 0
+            assert upstream.connections_total == 1
+
+    run(main())
+
+
+@each_loop
+@pytest.mark.parametrize(
+    "death", [faults.reset_on_first_byte(), faults.close_on_first_byte(), faults.close_before_reply()]
+)
+def test_a_kept_connection_that_died_is_replaced_silently(run: Run, upstream: ScriptedUpstream, death: Script) -> None:
+    """Closed just as the next request arrives, before any byte of an answer: the request is sent once more."""
+
+    async def main() -> None:
+        async with upstream_client() as client:
+            await fetch(client, origin_of(upstream))
+            upstream.enqueue(death, OK)
+            assert await fetch(client, origin_of(upstream)) == b"ok"
+            assert upstream.connections_total == 2
+
+    run(main())
+
+
+@each_loop
+def test_the_retry_is_made_once_and_on_a_new_connection(run: Run, upstream: ScriptedUpstream) -> None:
+    """Other kept connections may be dead too, so none of them is tried; a second death is a failure."""
+
+    async def main() -> None:
+        async with upstream_client() as client:
+            origin = origin_of(upstream)
+            for each in [await ask(client, origin) for _ in range(3)]:
+                await whole(each)
+            upstream.enqueue(*(faults.reset_before_reply(),) * 3)
+            assert (await failure_of(fetch(client, origin))).outcome == "reset"
+            assert upstream.connections_total == 4
+            assert len(upstream.requests) == 3 + 2
+
+    run(main())
+
+
+@each_loop
+def test_a_new_connection_is_not_retried(run: Run, upstream: ScriptedUpstream) -> None:
+    """A fresh connection that dies says something about the backend: the plan decides."""
+
+    async def main() -> None:
+        async with upstream_client() as client:
+            upstream.enqueue(faults.reset_before_reply())
+            assert (await failure_of(fetch(client, origin_of(upstream)))).outcome == "reset"
+            assert len(upstream.requests) == 1
+
+    run(main())
+
+
+@each_loop
+@pytest.mark.parametrize(
+    ("script", "outcome"),
+    [
+        (faults.close_in_head(), "reset"),
+        (faults.reset_mid_body(), "reset"),
+        (faults.garbage(), "protocol_error"),
+        (faults.hang_before_first_byte(), "first_byte_timeout"),
+    ],
+)
+def test_nothing_else_is_retried(run: Run, upstream: ScriptedUpstream, script: Script, outcome: str) -> None:
+    """After any byte of an answer, or a timeout, the backend may have done the work."""
+
+    async def main() -> None:
+        async with upstream_client() as client:
+            await fetch(client, origin_of(upstream))
+            upstream.enqueue(script)
+            timeouts = Timeouts(first_byte_s=0.2)
+            assert (await failure_of(fetch(client, origin_of(upstream), timeouts))).outcome == outcome
+            assert len(upstream.requests) == 2
+
+    run(main())
+
+
+@each_loop
+def test_closed_idle_connections_are_forgotten(run: Run, upstream: ScriptedUpstream) -> None:
+    """A backend that closes between calls costs nothing but a new connection."""
+
+    async def main() -> None:
+        async with upstream_client() as client:
+            await fetch(client, origin_of(upstream))
+            upstream.close_connections()
+            await until(lambda: client.open_connections == 0)
+            assert await fetch(client, origin_of(upstream))
+            assert upstream.connections_total == 2
+
+    run(main())
+
+
+@each_loop
+def test_early_bytes_end_an_idle_connection(run: Run, upstream: ScriptedUpstream) -> None:
+    """Bytes that nobody asked for are never taken for the next answer."""
+
+    async def main() -> None:
+        async with upstream_client() as client:
+            upstream.enqueue(faults.early_bytes(delay_s=0.05))
+            assert await fetch(client, origin_of(upstream)) == faults.plain_body()
+            assert client.open_connections == 1
+            await until(lambda: client.open_connections == 0)
+            assert await fetch(client, origin_of(upstream)) != b"{}"
+
+    run(main())
+
+
+@each_loop
+def test_an_answer_left_unread_does_not_spoil_the_next(run: Run, upstream: ScriptedUpstream) -> None:
+    """Closed before its whole body was taken, even where all of it has arrived, a connection is as good as new."""
+
+    async def main() -> None:
+        async with upstream_client() as client:
+            for size in (10, 60_000, 65_536, 100_000, 200_000):
+                upstream.enqueue(reply(body=b"x" * size), OK)
+                exchange = await ask(client, origin_of(upstream))
+                await asyncio.sleep(0.05)  # let the whole body arrive
+                exchange.close()
+                assert await fetch(client, origin_of(upstream), Timeouts(first_byte_s=0.5)) == b"ok", size
+
+    run(main())
+
+
+@each_loop
+def test_a_kept_connection_forgets_the_last_exchange(run: Run, upstream: ScriptedUpstream) -> None:
+    """Status, headers, lengths and codings of one answer have no part in the next."""
+
+    async def main() -> None:
+        async with upstream_client() as client:
+            upstream.enqueue(faults.compressed("gzip", "chunked"), reply(404, body=b"no", headers=[]), OK)
+            assert await fetch(client, origin_of(upstream)) == faults.plain_body()
+            second = await ask(client, origin_of(upstream))
+            assert (second.status, [name for name, _ in second.headers]) == (404, [b"content-length"])
+            assert await whole(second) == b"no"
+            assert await fetch(client, origin_of(upstream)) == b"ok"
+            assert upstream.connections_total == 1
+
+    run(main())
+
+
+@each_loop
+def test_connections_are_bounded(run: Run, upstream: ScriptedUpstream) -> None:
+    """Beyond the bound a call fails at once as busy; when one ends there is room again."""
+
+    async def main() -> None:
+        async with upstream_client(UpstreamLimits(max_connections=2)) as client:
+            upstream.behaviour = Script((Hang(),))
+            calls = [asyncio.ensure_future(ask(client, origin_of(upstream))) for _ in range(2)]
+            await until(lambda: len(upstream.requests) == 2)
+            assert (await failure_of(ask(client, origin_of(upstream)))).outcome == "busy"
+            for each in calls:
+                each.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+            upstream.behaviour = OK
+            assert await fetch(client, origin_of(upstream)) == b"ok"
+
+    run(main())
+
+
+@each_loop
+def test_connect_errors(run: Run) -> None:
+    """Refused is an error at once; silence is a timeout of the connect stage."""
+
+    async def main() -> None:
+        async with upstream_client() as client:
+            with refusing_port() as port:
+                origin = Origin(scheme="http", host="127.0.0.1", port=port)
+                assert (await failure_of(ask(client, origin))).outcome == "connect_error"
+            with black_hole_port() as port:
+                origin = Origin(scheme="http", host="127.0.0.1", port=port)
+                timeouts = Timeouts(connect_s=0.2)
+                assert (await failure_of(ask(client, origin, timeouts))).outcome == "connect_timeout"
+            assert client.open_connections == 0
+
+    run(main())
+
+
+@each_loop
+@pytest.mark.parametrize(
+    "host",
+    ["no-such-host.invalid", "a" * 70 + ".test", "exa mple.test", "\u00e4" * 80],
+    ids=["unknown", "long label", "space", "not ascii"],
+)
+def test_names_that_do_not_resolve(run: Run, host: str) -> None:
+    """An unknown or impossible name is a connect error like any other."""
+
+    async def main() -> None:
+        async with upstream_client() as client:
+            origin = Origin(scheme="http", host=host, port=1)
+            assert (await failure_of(ask(client, origin))).outcome == "connect_error"
+
+    run(main())
+
+
+class Names:
+    """Answers to look-ups, in place of the name server's."""
+
+    def __init__(self, *addresses: str) -> None:
+        self.addresses: list[str] = list(addresses)
+        self.lookups = 0
+        self.fails = False
+
+    async def getaddrinfo(self, host: str, port: int, **options: Any) -> list[Any]:
+        """As the loop's."""
+        if host[0].isdigit():
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port))]
+        self.lookups += 1
+        await asyncio.sleep(0)
+        if self.fails:
+            raise socket.gaierror(-3, "temporary failure")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in self.addresses]
+
+
+def served_by(names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let look-ups of the running loop be answered by ``names`` (asyncio's loop allows it, uvloop's does not)."""
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", names.getaddrinfo)
+
+
+def test_new_addresses_of_a_name_are_used(upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name is looked up again after its time; connections to an address that left are not used again."""
+    names = Names("127.0.0.1")
+
+    async def main() -> None:
+        served_by(names, monkeypatch)
+        async with upstream_client(UpstreamLimits(dns_ttl_s=0.1)) as client:
+            origin = origin_of(upstream, "backend.test")
+            await fetch(client, origin)
+            await fetch(client, origin)
+            assert (names.lookups, upstream.connections_total) == (1, 1)
+            busy = await ask(client, origin)
+            names.addresses = ["127.0.0.2"]  # where nobody listens
+            await asyncio.sleep(0.15)
+            spare = await ask(client, origin)  # starts the look-up
+            await until(lambda: names.lookups == 2)
+            await whole(busy)
+            await whole(spare)
+            assert client.open_connections == 0, "the old address is left"
+            assert (await failure_of(fetch(client, origin))).outcome == "connect_error"
+            names.addresses = ["127.0.0.1"]
+            await asyncio.sleep(0.15)
+            await failure_of(fetch(client, origin))  # starts the look-up
+            assert await fetch(client, origin)
+
+    asyncio.run(main())
+
+
+def test_a_name_server_that_fails_is_outlived(upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last answer serves on, without a warning and without a look-up for each call; then news are heard again."""
+    names = Names("127.0.0.1")
+
+    async def main() -> None:
+        served_by(names, monkeypatch)
+        async with upstream_client(UpstreamLimits(dns_ttl_s=0.05, connection_max_age_s=0.0)) as client:
+            origin = origin_of(upstream, "backend.test")
+            await fetch(client, origin)
+            names.fails = True
+            await asyncio.sleep(0.06)
+            for _ in range(5):
+                assert await fetch(client, origin)
+            assert names.lookups == 2
+
+    asyncio.run(main())
+
+
+def test_the_first_look_up_is_shared(upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many calls at once ask the name server once, and a caller who leaves does not end the look-up of the others."""
+    names = Names("127.0.0.1")
+
+    async def main() -> None:
+        served_by(names, monkeypatch)
+        async with upstream_client() as client:
+            origin = origin_of(upstream, "backend.test")
+            calls = [asyncio.ensure_future(fetch(client, origin)) for _ in range(10)]
+            await asyncio.sleep(0)
+            calls[0].cancel()
+            found = await asyncio.gather(*calls, return_exceptions=True)
+            assert [type(each) for each in found[1:]] == [bytes] * 9
+            assert names.lookups == 1
+
+    asyncio.run(main())
+
+
+def test_a_name_that_did_not_resolve_is_asked_again(
+    upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A first failure is not remembered."""
+    names = Names("127.0.0.1")
+    names.fails = True
+
+    async def main() -> None:
+        served_by(names, monkeypatch)
+        async with upstream_client() as client:
+            origin = origin_of(upstream, "backend.test")
+            assert (await failure_of(fetch(client, origin))).outcome == "connect_error"
+            names.fails = False
+            assert await fetch(client, origin)
+
+    asyncio.run(main())
+
+
+def test_dead_addresses_are_passed_over(upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many addresses, one that refuses or is silent costs its share of the connect time and no failure."""
+    names = Names("127.0.0.9", "127.0.0.1", "127.0.0.8")  # nobody listens on .9 and .8
+
+    async def main() -> None:
+        served_by(names, monkeypatch)
+        async with upstream_client(UpstreamLimits(connection_max_age_s=0.0)) as client:
+            origin = origin_of(upstream, "backend.test")
+            for _ in range(6):
+                assert await fetch(client, origin)
+
+    asyncio.run(main())
+
+
+def test_connections_spread_over_addresses(upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each new connection starts at the next address."""
+    names = Names("127.0.0.1", "127.0.0.1", "127.0.0.2")
+    tried: list[str] = []
+
+    async def main() -> None:
+        served_by(names, monkeypatch)
+        loop = asyncio.get_running_loop()
+        connect = loop.create_connection
+
+        async def note(factory: Any, host: str, port: int, **options: Any) -> Any:
+            tried.append(host)
+            return await connect(factory, "127.0.0.1", port, **options)
+
+        monkeypatch.setattr(loop, "create_connection", note)
+        async with upstream_client(UpstreamLimits(connection_max_age_s=0.0)) as client:
+            for _ in range(4):
+                await client.exchange(origin_of(upstream, "backend.test"), request_parts(), QUICK)
+
+    asyncio.run(main())
+    assert sorted(tried) == ["127.0.0.1"] * 2 + ["127.0.0.2"] * 2
