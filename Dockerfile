@@ -31,6 +31,7 @@ ENV PATH=/opt/llm-gateway/bin:$PATH \
     LLM_GATEWAY_REGISTRY=/etc/llm-gateway/registry \
     LLM_GATEWAY_LISTEN=0.0.0.0:8080 \
     LLM_GATEWAY_MANAGEMENT_LISTEN=0.0.0.0:8081
+# Nothing on disk is written: what workers share is in /dev/shm, which is memory.
 WORKDIR /etc/llm-gateway
 # A number, so that Kubernetes can see that it is not root.
 USER 65532:65532

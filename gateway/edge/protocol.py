@@ -20,7 +20,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 import httptools
@@ -46,7 +45,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("gateway.connection")
 
-LINGER_S: Final = 2.0  # how long what a refused client still sends is read and dropped, so that it can read the answer
+# What a refused client still sends is read and dropped, so that it can read its answer: a close would be a reset.
+LINGER_S: Final = 2.0  # after the last byte
+LINGER_MAX_S: Final = 30.0  # in all
 PIPELINE_MAX: Final = 64  # requests that may wait behind the current one
 IGNORED_BODY_BYTES_MAX: Final = 65536  # rest of a body that is read past after an early answer, rather than closing
 QUIET_S: Final = 2.0  # idle for so long, an old connection is closed; a busier one is told with its next response
@@ -77,14 +78,14 @@ class GatewayProtocol(asyncio.Protocol):
         self._fed_bytes = 0  # received since the message began or since its last piece of body
         self._exchange: Exchange | None = None  # that is being answered
         self._parsing: Exchange | None = None  # whose body is being received
-        self._queue: deque[tuple[Exchange, HTTPScope]] = deque()  # received behind it
+        self._queue: list[tuple[Exchange, HTTPScope]] = []  # received behind it
         self._last_words: bytes | None = None  # refusal of a message behind it
         self._upgrading = b""  # the head to parse again, without its offer to upgrade
         self._writable: asyncio.Event | None = None
         self._idle_since = self._head_started = 0.0
         self._stalled_since = 0.0
         self._stalled_bytes = 0
-        self._closes_at = NEVER
+        self._closes_at = self._linger_ends = NEVER
         self.parser = self._new_parser()
 
     def _new_parser(self) -> httptools.HttpRequestParser:
@@ -163,6 +164,8 @@ class GatewayProtocol(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Parse what came; what is wrong with it is answered and ends the connection."""
         if self._deaf:
+            if self._closes_at != NEVER:
+                self._closes_at = min(monotonic() + LINGER_S, self._linger_ends)
             return
         self._fed_bytes += len(data)
         try:
@@ -305,7 +308,7 @@ class GatewayProtocol(asyncio.Protocol):
         if not exchange.keep_alive:
             self._close()
         elif self._queue:
-            self._start(*self._queue.popleft())
+            self._start(*self._queue.pop(0))
         elif self._last_words is not None:
             self.transport.write(self._last_words)
             self._close()
@@ -340,7 +343,9 @@ class GatewayProtocol(asyncio.Protocol):
         if self._phase == IDLE:
             self.transport.close()
             return
-        self._closes_at = monotonic() + LINGER_S
+        now = monotonic()
+        self._closes_at = now + LINGER_S
+        self._linger_ends = now + LINGER_MAX_S
         self.transport.write_eof()
         self.resume_reading()
 
@@ -349,7 +354,9 @@ class GatewayProtocol(asyncio.Protocol):
         if self._exchange is not None:
             last = self._queue[-1][0] if self._queue else self._exchange
             last.keep_alive = False
-        elif not self._deaf:
+        elif self._deaf:
+            self._linger_ends = min(self._linger_ends, monotonic() + LINGER_S)
+        else:
             if self._phase == HEAD:
                 self._phase = IDLE  # nothing was answered that the client would have to read
             self._close()

@@ -122,10 +122,10 @@ class ModelList(BaseModel):
 class GenerateRequest(BaseModel):
     """A prompt to be continued."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     prompt: str = Field(min_length=1)
-    max_length: int | None = Field(None, ge=1, description="Most tokens to generate.")
+    max_length: int | None = Field(None, ge=1, le=1_000_000_000, description="Most tokens to generate.")
     temperature: float | None = Field(None, ge=0, le=2)
     model: str | None = Field(None, min_length=1, description="A scenario; the configured default without it.")
 
@@ -139,7 +139,7 @@ class GenerateResponse(BaseModel):
 class SimpleChatRequest(BaseModel):
     """A prompt to be answered."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     prompt: str = Field(min_length=1)
     model: str | None = Field(None, min_length=1, description="A scenario; the configured default without it.")

@@ -53,7 +53,17 @@ def render(scenario: Scenario, request: ChatRequest) -> ChatRequest:
             param=VARIABLES_FIELD,
         )
     cap = _apply_cap(fields, parameters.max_output_tokens)
-    return msgspec.structs.replace(request, fields=fields, max_output_tokens=cap)
+    choices = _choices(fields, request.choices)
+    return msgspec.structs.replace(request, fields=fields, max_output_tokens=cap, choices=choices)
+
+
+def _choices(fields: Fields, asked: int) -> int:
+    """How many answers are asked for after defaults and overrides; as before where they make no sense of it."""
+    raw = fields.get("n", b"null")
+    try:
+        return asked if _is_null(raw) else max(_decode_int(raw), 1)
+    except msgspec.DecodeError:
+        return asked
 
 
 def _apply_cap(fields: Fields, cap: int | None) -> int | None:

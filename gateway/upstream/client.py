@@ -111,7 +111,7 @@ class UpstreamClient:
         now = monotonic()
         for origin, pool in list(self._pools.items()):
             pool.sweep(now)
-            if pool.busy or pool.idle_count:
+            if pool.busy or pool.idle_count or pool.connecting:
                 self._used_at[origin] = now
             elif now - self._used_at.setdefault(origin, now) > _PRUNE_S:
                 self._pools.pop(origin).close()

@@ -30,7 +30,8 @@ class Pool:
         self._limits = limits
         self._tls = tls
         self._idle: deque[Connection] = deque()
-        self._connecting = 0
+        self.connecting = 0
+        self._closed = False
         self._current: frozenset[str] | None = None
         self._resolver = Resolver(origin.host, origin.port, limits.dns_ttl_s, self._addresses_changed)
         self.busy: set[Connection] = set()
@@ -53,13 +54,16 @@ class Pool:
 
     async def connect(self, timeout_s: float) -> Connection:
         """A new connection, busy. Raises AttemptFailed (busy, connect_error, connect_timeout)."""
-        if len(self.busy) + self._connecting >= self._limits.max_connections:
+        if len(self.busy) + self.connecting >= self._limits.max_connections:
             raise AttemptFailed("busy", f"{self._limits.max_connections} connections to the origin are in use")
-        self._connecting += 1
+        self.connecting += 1
         try:
             connection = await self._connect(monotonic() + timeout_s, timeout_s)
         finally:
-            self._connecting -= 1
+            self.connecting -= 1
+        if self._closed:
+            connection.abort()
+            raise AttemptFailed("connect_error", "the process is ending")
         self.busy.add(connection)
         return connection
 
@@ -140,7 +144,8 @@ class Pool:
             self._idle.popleft().abort()
 
     def close(self) -> None:
-        """Close every connection, busy ones too."""
+        """Close every connection, busy ones too; none is made any more."""
+        self._closed = True
         self._resolver.close()
         for connection in [*self._idle, *self.busy]:
             connection.abort()

@@ -142,7 +142,7 @@ def test_similar_keys_are_not_repeated(shared_pair: Pair) -> None:
 
 def test_too_many_fields(shared_pair: Pair) -> None:
     """The number of top-level fields is bounded."""
-    fields = {f"field{number}": number for number in range(254)}
+    fields: dict[str, Any] = {f"field{number}": number for number in range(254)}
     assert post(shared_pair, chat_body(**fields)).status == 200
     error = error_of(post(shared_pair, chat_body(**fields, one_more=1)))
     assert error["code"] == "too_many_fields"
@@ -204,7 +204,9 @@ def test_chunked_body(shared_pair: Pair) -> None:
     body = json.dumps(chat_body()).encode()
     chunks = b"".join(b"%x\r\n%s\r\n" % (1, body[at : at + 1]) for at in range(len(body))) + b"0\r\n\r\n"
     with shared_pair[0].client() as client:
-        head = f"POST {PATH} HTTP/1.1\r\nhost: g\r\nx-api-key: {shared_pair[0].key}\r\ntransfer-encoding: chunked\r\n\r\n"
+        head = (
+            f"POST {PATH} HTTP/1.1\r\nhost: g\r\nx-api-key: {shared_pair[0].key}\r\ntransfer-encoding: chunked\r\n\r\n"
+        )
         client.send(head.encode() + chunks)
         assert client.read_response().status == 200
 

@@ -125,7 +125,9 @@ def test_trace_goes_on(place: Surface) -> None:
     assert line["trace_id"] == TRACE
 
 
-@pytest.mark.parametrize("traceparent", ["", "00-0-0-01", f"00-{'0' * 32}-{SPAN}-01", f"ff-{TRACE}-{SPAN}-01", "x" * 999])
+@pytest.mark.parametrize(
+    "traceparent", ["", "00-0-0-01", f"00-{'0' * 32}-{SPAN}-01", f"ff-{TRACE}-{SPAN}-01", "x" * 999]
+)
 def test_malformed_trace_starts_anew(place: Surface, traceparent: str) -> None:
     """A malformed trace is replaced by a new one, and its state is dropped."""
     assert post(place, chat_body(), {"traceparent": traceparent, "tracestate": "vendor=a"}).status == 200
@@ -169,7 +171,9 @@ def test_refusal_that_is_no_json(place: Surface) -> None:
 def test_headers_of_a_backend_stay_inside(place: Surface) -> None:
     """Nothing of a backend's head reaches the caller but the type of the content."""
     private = [("server", "secret-server"), ("set-cookie", "a=b"), ("x-ratelimit-remaining-tokens", "5"), ("via", "x")]
-    place.upstream.enqueue(*(json_reply(json.loads(faults.plain_body()), status, headers=private) for status in (200, 400)))
+    place.upstream.enqueue(
+        *(json_reply(json.loads(faults.plain_body()), status, headers=private) for status in (200, 400))
+    )
     for status in (200, 400):
         answer = post(place, chat_body())
         assert answer.status == status
@@ -268,6 +272,8 @@ def test_large_refusal(place: Surface, size: int) -> None:
 
 def test_reply_is_passed_on_byte_for_byte(place: Surface) -> None:
     """A whole reply is the backend's, byte for byte, white space and unknown members included."""
-    body = b'{ "id":"x", "object":"chat.completion","created":1,"model":"m",\n "choices":[ {"index":0, "x":1.0e5} ] }\n\n'
+    body = (
+        b'{ "id":"x", "object":"chat.completion","created":1,"model":"m",\n "choices":[ {"index":0, "x":1.0e5} ] }\n\n'
+    )
     place.upstream.enqueue(reply(body=body, headers=[JSON_TYPE]))
     assert post(place, chat_body()).body == body

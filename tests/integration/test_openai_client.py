@@ -7,6 +7,8 @@ from typing import Any
 
 import pydantic
 import pytest
+from openai import AsyncOpenAI, OpenAI
+from openai.types.chat import ChatCompletionMessageParam, ParsedChatCompletion
 
 from tests.support.gateway import GatewayProcess
 from tests.support.openai_api import KINDS, Api, text_of
@@ -16,6 +18,7 @@ from tests.support.upstream import ScriptedUpstream
 
 Pair = tuple[GatewayProcess, ScriptedUpstream]
 
+QUESTION: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Good morning"}]
 WEATHER_TOOL = {
     "type": "function",
     "function": {
@@ -100,7 +103,11 @@ def test_usage_beside_choices_is_passed_on(api: Api, shared_pair: Pair) -> None:
 def test_parallel_tool_calls(api: Api, shared_pair: Pair) -> None:
     """Tools and tool choice reach the backend as they were given, its parallel tool calls come back, and so on."""
     calls = [
-        {"id": f"call_{city}", "type": "function", "function": {"name": "get_weather", "arguments": f'{{"city":"{city}"}}'}}
+        {
+            "id": f"call_{city}",
+            "type": "function",
+            "function": {"name": "get_weather", "arguments": f'{{"city":"{city}"}}'},
+        }
         for city in ("Oslo", "Rome")
     ]
     message = {"role": "assistant", "content": None, "tool_calls": calls}
@@ -166,6 +173,22 @@ def test_parse_into_a_pydantic_model(api: Api, shared_pair: Pair) -> None:
     assert shared_pair[1].requests[0].json()["response_format"]["json_schema"]["name"] == "Event"
 
 
+def test_stream_helper(api: Api) -> None:
+    """The client's stream helper puts the events together to the same completion."""
+
+    def blocking(client: OpenAI) -> ParsedChatCompletion[None]:
+        with client.chat.completions.stream(model="chat", messages=QUESTION) as events:
+            return events.get_final_completion()
+
+    async def coroutine(client: AsyncOpenAI) -> ParsedChatCompletion[None]:
+        async with client.chat.completions.stream(model="chat", messages=QUESTION) as events:
+            return await events.get_final_completion()
+
+    answer = api.run(blocking, coroutine)
+    assert answer.choices[0].message.content == "Hello from upstream"
+    assert answer.choices[0].finish_reason == "stop"
+
+
 def test_vision_content_parts(api: Api, shared_pair: Pair) -> None:
     """Image parts, a data URL of some size included, reach the backend unchanged."""
     parts = [
@@ -195,7 +218,9 @@ def test_logprobs(api: Api, shared_pair: Pair) -> None:
 def test_several_choices(api: Api, shared_pair: Pair) -> None:
     """With ``n`` above one every choice comes back, whole and streamed with the choices interleaved."""
     messages = [{"message": {"role": "assistant", "content": f"answer {number}"}} for number in range(3)]
-    streamed = [chunk({"index": index, "delta": {"content": f"{index}{piece}"}}) for piece in "ab" for index in range(3)]
+    streamed = [
+        chunk({"index": index, "delta": {"content": f"{index}{piece}"}}) for piece in "ab" for index in range(3)
+    ]
     shared_pair[1].enqueue(json_reply(completion(*messages)), stream([*streamed, DONE]))
     answer = api.complete(model="chat", messages=MESSAGES, n=3)
     assert [choice.message.content for choice in answer.choices] == ["answer 0", "answer 1", "answer 2"]

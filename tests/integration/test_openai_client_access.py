@@ -124,7 +124,7 @@ def test_key_is_judged_before_the_body(plain: Surface) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_tenant_and_key_narrow_what_may_be_used(plain: Surface, kind: Any) -> None:
     """A caller sees and uses the scenarios that scenario, tenant and key all allow, by name and by alias."""
-    everything = ["chat", "echo", "gpt-4o", "impatient", "narrow", "pair", "priced", "prompted", "tuned"]
+    everything = ["chat", "doubled", "echo", "gpt-4o", "impatient", "narrow", "pair", "priced", "prompted", "tuned"]
     assert Api(kind, plain.gateway).models() == everything
     assert Api(kind, plain.gateway, key=plain.keys.guest).models() == ["chat", "echo", "gpt-4o"]
     narrowed = Api(kind, plain.gateway, key=plain.keys.narrowed)
@@ -216,6 +216,14 @@ def test_defaults_overrides_and_cap(plain: Surface, kind: Any) -> None:
     for asked, sent in asked_and_sent:
         api.complete(**chat_body("tuned"), **asked)
         assert plain.upstream.requests[-1].json() == fixed | sent, asked
+
+
+def test_number_of_answers_is_the_scenario_s(plain: Surface) -> None:
+    """Where the scenario sets ``n``, that many answers are asked for and counted."""
+    answer = Api("sync", plain.gateway).complete(**chat_body("doubled"), n=5)
+    assert [choice.message.content for choice in answer.choices] == ["Good morning"] * 2
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 4
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -168,7 +168,7 @@ def test_workers_share_the_ports_and_one_scrape_counts_them_all(start_gateway: S
     """Every request is counted once, whoever served it and whoever is asked."""
     key = new_key()
     gateway = start_gateway(echo_registry(key), key=key, env={"LLM_GATEWAY_WORKERS": "2"})
-    assert len(workers_of(gateway)) == 2
+    eventually(lambda: len(workers_of(gateway)) == 2)
     for _ in range(40):
         with gateway.client() as client:
             assert client.request(PATH, BODY, key=key).status == 200
@@ -186,8 +186,8 @@ def test_a_killed_worker_is_replaced_and_the_counts_stay(start_gateway: StartGat
         with gateway.client() as client:
             assert client.request(PATH, BODY, key=key).status == 200
     gateway.wait_for_metric("llm_gateway_requests_total", 10, code="200")
-    before = workers_of(gateway)
-    victim = min(before)
+    eventually(lambda: len(workers_of(gateway)) == 2)
+    victim = min(workers_of(gateway))
     os.kill(victim, signal.SIGKILL)
     eventually(lambda: victim not in workers_of(gateway) and len(workers_of(gateway)) == 2, 10)
     with gateway.client() as client:
@@ -214,6 +214,7 @@ def test_a_worker_that_comes_late_serves_the_registry_of_now(start_gateway: Star
 def test_workers_end_when_the_main_process_is_killed(start_gateway: StartGateway) -> None:
     """Nobody would replace or stop them: they drain by themselves."""
     gateway = start_gateway(echo_registry(new_key()), env={"LLM_GATEWAY_WORKERS": "2"})
+    eventually(lambda: len(workers_of(gateway)) == 2)
     workers = workers_of(gateway)
     gateway.signal(signal.SIGKILL)
     eventually(lambda: not any(map(running, workers)), 10)

@@ -246,8 +246,10 @@ def test_closing_the_client_ends_everything(run: Run, upstream: ScriptedUpstream
             task = asyncio.ensure_future(ask(client, origin_of(upstream)))
             await until(lambda: gate.reached)
             client.close()
-            assert (await failure_of(task_result(task))).outcome == "reset"
+            assert (await failure_of(task_result(task))).outcome == "connect_error"
             await until(lambda: upstream.open_connections == 0)
+            assert len(upstream.requests) == 2  # it is not sent again
+            assert len(upstream.requests) == 2  # it is not sent again
 
     async def task_result(task: asyncio.Future[object]) -> object:
         return await task

@@ -90,7 +90,7 @@ class Connection(asyncio.Protocol):
         """Start to serve."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        transport.set_write_buffer_limits(high=0)
+        transport.set_write_buffer_limits(high=1)  # with 0, asyncio's TLS would pause for ever
         script = self._owner.connection_opened(self)
         self.task = asyncio.get_running_loop().create_task(self._serve(script))
 
@@ -199,6 +199,8 @@ class Connection(asyncio.Protocol):
             case Send(data):
                 self._transport.write(data)
                 await self._writable.wait()
+                if self._transport.is_closing():  # the peer left: connection_lost is about to end this task
+                    await asyncio.Event().wait()
                 self.sent += len(data)
             case Pause(seconds):
                 await asyncio.sleep(seconds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from openai import AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletion, ChatCompletionChunk, ParsedChatCompletion
@@ -13,6 +13,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk, ParsedChatCom
 from tests.support.gateway import GatewayProcess
 
 Kind = Literal["sync", "async"]
+T = TypeVar("T")
 KINDS: tuple[Kind, ...] = ("sync", "async")
 
 
@@ -28,7 +29,8 @@ class RawAnswer:
 class Api:
     """Calls of one kind of client. Every call has a client of its own, closed after it.
 
-    ``options`` go to the client: ``timeout`` in seconds, ``max_retries`` (none unless it is given), ``default_headers``.
+    ``options`` go to the client: ``timeout`` in seconds, ``max_retries`` (none unless it is given),
+    ``default_headers``.
     """
 
     def __init__(self, kind: Kind, gateway: GatewayProcess, *, key: str | None = None, **options: Any) -> None:
@@ -68,13 +70,13 @@ class Api:
         """The ids that ``models.list`` yields."""
         return self.run(lambda client: [model.id for model in client.models.list()], _models)
 
-    def run(self, blocking: Callable[[OpenAI], Any], coroutine: Callable[[AsyncOpenAI], Awaitable[Any]]) -> Any:
+    def run(self, blocking: Callable[[OpenAI], T], coroutine: Callable[[AsyncOpenAI], Awaitable[T]]) -> T:
         """Call the function for this kind with a fresh client."""
         if self.kind == "sync":
             with OpenAI(**self._options) as client:
                 return blocking(client)
 
-        async def main() -> Any:
+        async def main() -> T:
             async with AsyncOpenAI(**self._options) as client:
                 return await coroutine(client)
 

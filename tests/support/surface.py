@@ -98,6 +98,7 @@ def _scenarios() -> list[Document]:
         scenario("pair", "main", "spare"),
         scenario("impatient", "impatient"),
         scenario("priced", "priced"),
+        scenario("doubled", "echo", parameters={"overrides": {"n": 2}}),
         scenario("narrow", "narrow"),
         scenario("off", "main", disabled=True),
         scenario("of-others", "main", access={"tenants": ["guests"]}),

@@ -224,7 +224,8 @@ def request_head(backend: Backend, path: str) -> bytes:
     origin = backend.origin
     assert origin is not None, "a backend in process has no head"
     default_port = 443 if origin.scheme == "https" else 80
-    host = origin.host if origin.port == default_port else f"{origin.host}:{origin.port}"
+    name = f"[{origin.host}]" if ":" in origin.host else origin.host  # an IPv6 address (RFC 3986, 3.2.2)
+    host = name if origin.port == default_port else f"{name}:{origin.port}"
     lines = [
         f"POST {backend.path}{path} HTTP/1.1".encode(),
         b"host: " + host.encode(),

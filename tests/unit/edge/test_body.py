@@ -82,4 +82,9 @@ def test_the_record_keeps_the_detail() -> None:
     """For the operator."""
     record = RequestRecord()
     note_error(record, Overloaded("public", detail="secret"))
-    assert (record.status, record.error_code, record.outcome, record.detail) == (503, "overloaded", "overloaded", "secret")
+    assert (record.status, record.error_code, record.outcome, record.detail) == (
+        503,
+        "overloaded",
+        "overloaded",
+        "secret",
+    )

@@ -1,0 +1,59 @@
+"""What is told of the registry, and what a worker that was forked late serves."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gateway.app.source import RegistryWatch
+from gateway.errors import RegistryInvalid
+from gateway.settings import Settings
+from tests.support.documents import Document, echo_backend, echo_registry, new_key
+
+
+def write(folder: Path, documents: list[Document]) -> None:
+    """Replace the registry."""
+    (folder / "objects.yaml").write_text(yaml.safe_dump_all(documents))
+
+
+def watch(folder: Path) -> RegistryWatch:
+    """A loaded registry."""
+    registry = RegistryWatch(Settings.load(registry=folder, drain_s="60"))
+    registry.load()
+    return registry
+
+
+def test_backends_that_a_drain_would_cut_are_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """In one warning, which a reload does not repeat."""
+    write(tmp_path, [echo_backend("quick", timeouts={"total": "1m"}), echo_backend("slow"), echo_backend("slower")])
+    with caplog.at_level(logging.WARNING, "gateway.registry"):
+        registry = watch(tmp_path)
+        registry.refresh()
+    warnings = [record.getMessage() for record in caplog.records if "LLM_GATEWAY_DRAIN_S" in record.getMessage()]
+    assert len(warnings) == 1
+    assert "slow, slower" in warnings[0]
+    assert "quick" not in warnings[0]
+
+
+def test_a_refresh_takes_what_the_folder_holds_now(tmp_path: Path) -> None:
+    """As a worker does that replaces one that died."""
+    write(tmp_path, echo_registry(new_key()))
+    registry = watch(tmp_path)
+    write(tmp_path, [echo_backend("only")])
+    registry.refresh()
+    assert set(registry.snapshot.backends) == {"only"}
+    assert not registry.snapshot.keys
+
+
+def test_a_refresh_from_a_bad_folder_keeps_what_there_was(tmp_path: Path) -> None:
+    """A worker starts whatever the state of the files."""
+    write(tmp_path, [echo_backend("good")])
+    registry = watch(tmp_path)
+    (tmp_path / "bad.yaml").write_text("kind: Nonsense")
+    registry.refresh()
+    assert set(registry.snapshot.backends) == {"good"}
+    with pytest.raises(RegistryInvalid):
+        watch(tmp_path)
