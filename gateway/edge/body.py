@@ -15,24 +15,22 @@ class ClientGone(Exception):
     """The client left before its request was complete."""
 
 
-async def read_body(receive: Receive, content_length: int | None, max_bytes: int, timeout_s: float | None) -> bytes:
-    """The whole body. Raises RequestTooLarge, RequestTimeout, ClientGone.
+async def read_body(receive: Receive, content_length: int | None, max_bytes: int, timeout_s: float) -> bytes:
+    """The whole body, waited for. Raises RequestTooLarge, RequestTimeout, ClientGone.
 
-    A body that is announced as too large is refused before any of it is read. ``timeout_s`` is None where the body is
-    known to have arrived, so that no timer is needed.
+    A body that is announced as too large is refused before any of it is read.
     """
     if content_length is not None and content_length > max_bytes:
         raise _too_large(max_bytes)
-    if timeout_s is None:
-        return await _read(receive, max_bytes)
     try:
         async with asyncio.timeout(timeout_s):
-            return await _read(receive, max_bytes)
+            return await read_received_body(receive, max_bytes)
     except TimeoutError:
         raise RequestTimeout("The request's body took too long to arrive.") from None
 
 
-async def _read(receive: Receive, max_bytes: int) -> bytes:
+async def read_received_body(receive: Receive, max_bytes: int) -> bytes:
+    """The whole body, where it is known to have arrived and needs no timer. Raises RequestTooLarge, ClientGone."""
     chunks: list[bytes] = []
     size = 0
     while True:
@@ -43,9 +41,9 @@ async def _read(receive: Receive, max_bytes: int) -> bytes:
         size += len(chunk)
         if size > max_bytes:
             raise _too_large(max_bytes)
-        chunks.append(chunk)
         if not message.get("more_body", False):
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            return b"".join([*chunks, chunk]) if chunks else chunk
+        chunks.append(chunk)
 
 
 def _too_large(max_bytes: int) -> RequestTooLarge:

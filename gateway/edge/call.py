@@ -18,10 +18,10 @@ from typing import Any
 from gateway.auth import ClientAddress
 from gateway.clock import monotonic
 from gateway.dialects.openai.errors import error_body
-from gateway.edge.body import ClientGone, Receive, read_body
+from gateway.edge.body import ClientGone, Receive, read_body, read_received_body
 from gateway.edge.connections import CONNECTION_EXTENSION, ClientConnection
 from gateway.edge.head import RequestHead, read_head, refuse_encoded_body
-from gateway.errors import GatewayError, InternalError, MethodNotAllowed
+from gateway.errors import GatewayError, InternalError, MethodNotAllowed, Overloaded
 from gateway.model import Frozen
 from gateway.telemetry import AccessLog, Metrics, RequestRecord
 
@@ -91,12 +91,16 @@ class Call:
             refuse_encoded_body(head)
         limits = self._limits
         connection = self._connection
-        timeout_s = None if connection is not None and connection.body_received else limits.body_timeout_s
-        started_at = monotonic()
-        try:
-            body = await read_body(self._receive, head.content_length, limits.max_body_bytes, timeout_s)
-        finally:
-            self.record.client_wait_s += monotonic() - started_at
+        if connection is not None and connection.body_received:  # the usual case: nothing to wait for
+            body = await read_received_body(self._receive, limits.max_body_bytes)
+        else:
+            started_at = monotonic()
+            try:
+                body = await read_body(
+                    self._receive, head.content_length, limits.max_body_bytes, limits.body_timeout_s
+                )
+            finally:
+                self.record.client_wait_s += monotonic() - started_at
         self.record.bytes_in = len(body)
         if connection is None:
             self._watcher = asyncio.get_running_loop().create_task(self._watch(), name="watch for a disconnect")
@@ -126,7 +130,7 @@ class Call:
 
     async def answer(self, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
         """Send a whole answer."""
-        headers.append((b"content-length", str(len(body)).encode()))
+        headers.append((b"content-length", b"%d" % len(body)))
         await self.start(status, headers)
         await self.send(body, more=False)
 
@@ -191,6 +195,7 @@ class Frontdesk:
             call.gone = True
         except asyncio.CancelledError:
             if not call.gone:
+                note_error(call.record, Overloaded("The gateway is shutting down.", code="shutting_down"))
                 raise
             asyncio.current_task().uncancel()  # type: ignore[union-attr]  # a coroutine of ours runs in a task
         except Exception as error:  # noqa: BLE001  # the last line of defence: a fault of ours is a 500 and a trace in our log

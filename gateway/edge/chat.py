@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 from gateway.dialects.openai.request import read_chat_request
 from gateway.edge.body import Receive
 from gateway.edge.call import Call, Frontdesk, Scope, Send
@@ -22,9 +24,9 @@ class ChatCompletions:
         self._expose_backend = expose_backend
         self._max_fields = frontdesk.limits.max_top_level_fields
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve one request."""
-        await self._frontdesk.receive(scope, receive, send, self._handle)
+        return self._frontdesk.receive(scope, receive, send, self._handle)
 
     async def _handle(self, call: Call) -> None:
         if call.scope["method"] != "POST":

@@ -122,12 +122,12 @@ class Caller:
     async def _read(self, source: Source, backend: Backend, request: ChatRequest, record: RequestRecord) -> Answer:
         if source.status != 200:
             return await self._read_refusal(source, backend, record)
-        content_type = header(source, b"content-type")
         if not request.stream:
             body = await self._read_body(source, record, self._limits.max_body_bytes)
             return Answer(
                 backend=backend, status=200, content_type=b"application/json", body=body, facts=read_reply(body)
             )
+        content_type = header(source, b"content-type")
         if content_type.lower().startswith(b"application/json"):
             read_reply(await self._read_body(source, record, self._limits.max_body_bytes))
             raise AttemptFailed("protocol_error", "a stream was asked for and a whole reply came")

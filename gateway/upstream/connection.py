@@ -22,6 +22,7 @@ from gateway.model import Timeouts
 from gateway.upstream.limits import UpstreamLimits
 
 _MAX_INTERIM_RESPONSES = 8
+_SMALL_BODY_BYTES = 65_536
 _BODILESS = frozenset({204, 304})
 _NEVER = float("inf")
 
@@ -81,7 +82,10 @@ class Connection(asyncio.Protocol):
         self._total_deadline = now + timeouts.total_s
         self._stage: Outcome = "first_byte_timeout"
         self._stage_deadline = now + timeouts.first_byte_s
-        self._transport.writelines(parts)
+        if len(parts[-1]) <= _SMALL_BODY_BYTES:  # to copy it costs less than a write of two pieces
+            self._transport.write(b"".join(parts))
+        else:
+            self._transport.writelines(parts)
 
     async def head(self) -> None:
         """Wait until ``status`` and ``headers`` are those of the final response. Raises AttemptFailed."""

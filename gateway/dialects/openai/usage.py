@@ -33,14 +33,12 @@ class ReportedUsage(msgspec.Struct):
     def to_usage(self) -> Usage | None:
         """The usage reported, or None where the figures make no sense."""
         cached = self.prompt_tokens_details.cached_tokens if self.prompt_tokens_details else None
-        figures = (
-            self.prompt_tokens or 0,
-            (cached if cached is not None else self.prompt_cache_hit_tokens) or 0,
-            self.completion_tokens or 0,
-        )
-        if any(not 0 <= figure <= _MAX_TOKENS for figure in figures):
+        cached = (self.prompt_cache_hit_tokens if cached is None else cached) or 0
+        given = self.prompt_tokens or 0
+        generated = self.completion_tokens or 0
+        if not (0 <= given <= _MAX_TOKENS and 0 <= cached <= _MAX_TOKENS and 0 <= generated <= _MAX_TOKENS):
             return None
-        return Usage(input_tokens=figures[0], cached_input_tokens=min(figures[1], figures[0]), output_tokens=figures[2])
+        return Usage(input_tokens=given, cached_input_tokens=min(cached, given), output_tokens=generated)
 
 
 _decode = msgspec.json.Decoder(ReportedUsage).decode
