@@ -85,11 +85,11 @@ class PortServer(Server):
         return not self.clients.connections and not self.clients.tasks
 
     async def cut(self) -> None:
-        """Close every connection at once and see that what served them ends."""
-        self.clients.cut()
-        if not await self._idle_within(END_S):  # an application that does not care whether its client is there
-            for task in tuple(self.clients.tasks):
-                task.cancel()
+        """End at once what is being answered, then close what is left; a request that is cut says so in its log line."""
+        for task in tuple(self.clients.tasks):
+            task.cancel()
+        if not await self._idle_within(END_S):
+            self.clients.cut()
             await self._idle_within(END_S)
 
     async def _idle_within(self, timeout_s: float) -> bool:

@@ -140,6 +140,12 @@ class Call:
         if not self.started:
             await self.answer(error.status, error_body(error), error_headers(error))
 
+    def cut(self) -> None:
+        """The gateway ends before the request does: nothing more can be sent, but the books must say why."""
+        note_error(self.record, Overloaded("The gateway is shutting down.", code="shutting_down"))
+        if self.record.stream_end_reason is not None:
+            self.record.stream_end_reason = "shutting_down"
+
     def end(self) -> None:
         """Stop watching; the record is complete."""
         if self._watcher is not None:
@@ -195,7 +201,7 @@ class Frontdesk:
             call.gone = True
         except asyncio.CancelledError:
             if not call.gone:
-                note_error(call.record, Overloaded("The gateway is shutting down.", code="shutting_down"))
+                call.cut()
                 raise
             asyncio.current_task().uncancel()  # type: ignore[union-attr]  # a coroutine of ours runs in a task
         except Exception as error:  # noqa: BLE001  # the last line of defence: a fault of ours is a 500 and a trace in our log

@@ -176,7 +176,9 @@ def test_a_reply_that_trickles_in(faulty: Lane) -> None:
     assert faulty.call("alone").body == faults.plain_body()
 
 
-@pytest.mark.parametrize("death", [faults.reset_on_first_byte(), faults.close_on_first_byte(), faults.close_before_reply()])
+@pytest.mark.parametrize(
+    "death", [faults.reset_on_first_byte(), faults.close_on_first_byte(), faults.close_before_reply()]
+)
 def test_a_kept_connection_dies_as_the_next_request_arrives(faulty: Lane, death: Script) -> None:
     """The caller does not notice and the attempt counts once: the request goes out again on a new connection."""
     faulty.call("alone")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import psutil
 import pytest
@@ -40,9 +39,7 @@ def left(way: str, client: RawClient) -> float:
 
 @pytest.mark.parametrize("way", ["reset", "close", "half-close"])
 @pytest.mark.parametrize("moment", [*HANGS])
-def test_a_client_that_leaves_stops_the_backend(
-    faulty: Lane, moment: str, way: str, record_property: Callable[[str, object], None]
-) -> None:
+def test_a_client_that_leaves_stops_the_backend(faulty: Lane, moment: str, way: str) -> None:
     """Whenever it leaves after its request, the backend's connection is closed at once and the log says 499."""
     faulty.main.behaviour, streamed = HANGS[moment]
     request_id = f"left-{time.monotonic_ns()}"
@@ -55,10 +52,8 @@ def test_a_client_that_leaves_stops_the_backend(
         eventually(lambda: faulty.gateway.metrics().value("llm_gateway_backend_inflight_requests") == 1)
     left_at = left(way, client)
     gone = faulty.main.wait_for_disconnect()
-    took_s = gone.at - left_at
     client.close()
-    record_property("cancelled_after_ms", round(took_s * 1000, 1))
-    assert took_s < CANCELLED_WITHIN_S
+    assert gone.at - left_at < CANCELLED_WITHIN_S
     line = faulty.log_of_id(request_id)
     assert (line["status"], line["outcome"], line["code"]) == (499, "client_gone", "client_gone")
     if moment.startswith("mid-stream"):

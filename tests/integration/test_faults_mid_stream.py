@@ -55,7 +55,7 @@ def test_a_broken_stream(faulty: Lane, script: Script, status: int, outcome: str
 def test_the_official_client_raises(faulty: Lane, script: Script, status: int, outcome: str) -> None:
     """To the openai client a broken stream is an APIError, after the good chunks."""
     faulty.main.behaviour = script
-    seen = []
+    seen: list[str | None] = []
     with openai.OpenAI(base_url=f"{faulty.gateway.base_url}/v1", api_key=faulty.gateway.key, max_retries=0) as client:
         chunks = client.chat.completions.create(**ask_for("alone", stream=True))
         with pytest.raises(openai.APIError) as caught:

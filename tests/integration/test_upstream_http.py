@@ -195,10 +195,14 @@ def test_a_compression_bomb_unpacks_in_steps(run: Run, upstream: ScriptedUpstrea
             id="chunks in HTTP/1.0",
         ),
         pytest.param(
-            Script((Send(head(200, [("content-length", "-1")]) + b"x"), Close())), "protocol_error", id="negative length"
+            Script((Send(head(200, [("content-length", "-1")]) + b"x"), Close())),
+            "protocol_error",
+            id="negative length",
         ),
         pytest.param(
-            Script((Send(head(200, [("content-length", "1" * 30)]) + b"x"), Close())), "protocol_error", id="huge length"
+            Script((Send(head(200, [("content-length", "1" * 30)]) + b"x"), Close())),
+            "protocol_error",
+            id="huge length",
         ),
     ],
 )

@@ -9,7 +9,8 @@ import tracemalloc
 import pytest
 
 from gateway.model import Timeouts
-from gateway.upstream import UpstreamLimits
+from gateway.upstream import UpstreamClient, UpstreamLimits
+from gateway.upstream.client import Exchange
 from tests.support import faults
 from tests.support.calls import (
     BODY,
@@ -174,8 +175,8 @@ def test_a_caller_who_leaves_stops_the_backend(run: Run, upstream: ScriptedUpstr
     }
     upstream.behaviour = scripts.get(stage, Script((Hang(),)))
 
-    async def call(client: object) -> bytes:
-        return await fetch(client, origin_of(upstream))  # type: ignore[arg-type]
+    async def call(client: UpstreamClient) -> bytes:
+        return await fetch(client, origin_of(upstream))
 
     async def main() -> float:
         async with upstream_client() as client:
@@ -246,12 +247,12 @@ def test_closing_the_client_ends_everything(run: Run, upstream: ScriptedUpstream
             task = asyncio.ensure_future(ask(client, origin_of(upstream)))
             await until(lambda: gate.reached)
             client.close()
-            assert (await failure_of(task_result(task))).outcome == "connect_error"
+            assert (await failure_of(result_of(task))).outcome == "connect_error"
             await until(lambda: upstream.open_connections == 0)
             assert len(upstream.requests) == 2  # it is not sent again
             assert len(upstream.requests) == 2  # it is not sent again
 
-    async def task_result(task: asyncio.Future[object]) -> object:
+    async def result_of(task: asyncio.Task[Exchange]) -> Exchange:
         return await task
 
     run(main())

@@ -12,7 +12,19 @@ from tests.support.client import RawClient
 from tests.support.documents import new_key, openai_registry
 from tests.support.gateway import GatewayProcess
 from tests.support.lane import PATH, ask_for
-from tests.support.scripts import LAST_CHUNK, SSE_TYPE, Close, Framing, Pause, Script, Send, Step, chunk, framing_headers, head
+from tests.support.scripts import (
+    LAST_CHUNK,
+    SSE_TYPE,
+    Close,
+    Framing,
+    Pause,
+    Script,
+    Send,
+    Step,
+    chunk,
+    framing_headers,
+    head,
+)
 from tests.support.sse import Event, split, streams
 from tests.support.upstream import ScriptedUpstream
 
@@ -58,7 +70,7 @@ def played(data: bytes, points: list[int], cuts: list[int], pauses_s: list[float
     return Script(tuple(steps + ([Close()] if framing == "close" else [])))
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     sent=streams(),
     include_usage=st.booleans(),
@@ -88,7 +100,9 @@ def test_what_was_streamed_is_what_is_read(
 
 def test_a_long_stream_in_random_pieces(path: Path) -> None:
     """A megabyte of events survives pieces of every size."""
-    events = [b'data: {"choices":[{"index":0,"delta":{"content":"%d%b"}}]}\n\n' % (n, b"x" * (n % 97)) for n in range(9000)]
+    events = [
+        b'data: {"choices":[{"index":0,"delta":{"content":"%d%b"}}]}\n\n' % (n, b"x" * (n % 97)) for n in range(9000)
+    ]
     data = b"".join([*events, b"data: [DONE]\n\n"])
     cuts = [(n * 7919) % len(data) for n in range(700)]
     for framing in ("chunked", "length", "close"):

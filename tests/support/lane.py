@@ -65,7 +65,7 @@ class Lane:
         """The block makes a counter grow by exactly this much."""
         before = self.gateway.metrics().value(name, **labels)
         yield
-        self.gateway.wait_for_metric(name, before + by, **labels)
+        self.gateway.wait_for_metric(name, before + by, 5.0, **labels)
 
     def forget(self) -> None:
         """The upstreams as new."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -38,9 +39,11 @@ def encoded(document: object, end: str = "\n", prefix: str = "data: ", **options
 @st.composite
 def events(draw: st.DrawFn, end: str) -> Event:
     """Any event of a chat stream: text, comments, named events, usage in its forms."""
-    kind = draw(st.sampled_from(["text", "text", "text", "comment", "named", "usage", "usage with text", "null", "raw"]))
+    kind = draw(
+        st.sampled_from(["text", "text", "text", "comment", "named", "usage", "usage with text", "null", "raw"])
+    )
     prefix = draw(st.sampled_from(["data: ", "data:", f"id: 7{end}data: "]))
-    options = {
+    options: dict[str, Any] = {
         "ensure_ascii": draw(st.booleans()),
         "separators": draw(st.sampled_from([(",", ":"), (", ", ": ")])),
     }
@@ -67,4 +70,4 @@ def streams(draw: st.DrawFn) -> list[Event]:
 def split(data: bytes, points: list[int]) -> list[bytes]:
     """``data`` cut at ``points``."""
     cuts = [0, *sorted(point % (len(data) + 1) for point in points), len(data)]
-    return [data[start:stop] for start, stop in zip(cuts, cuts[1:], strict=False) if start < stop]
+    return [data[start:stop] for start, stop in itertools.pairwise(cuts) if start < stop]

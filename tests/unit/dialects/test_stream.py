@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.dialects.openai.stream import ChatStream
 from gateway.errors import AttemptFailed
-from tests.support.sse import USAGE, Event, chunk, encoded, split, streams
+from tests.support.sse import Event, chunk, encoded, split, streams
 
 MAX_EVENT_BYTES = 65_536
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import zlib
 
 import pytest
@@ -46,7 +47,7 @@ def test_any_body_at_any_split(data: bytes, form: str, level: int, points: list[
     if form == "raw" and int.from_bytes(body[:2], "big") % 31 == 0 and body[0] & 0x0F == 8:
         return  # cannot be told from zlib
     cuts = [0, *sorted(min(point, len(body)) for point in points), len(body)]
-    pieces = [body[start:end] for start, end in zip(cuts, cuts[1:], strict=False) if start < end]
+    pieces = [body[start:end] for start, end in itertools.pairwise(cuts) if start < end]
     decoder = Decoder(coding_of(form))
     assert unpacked(decoder, pieces) == data
     assert decoder.finished
