@@ -80,7 +80,7 @@ class Settings(BaseSettings):
         "folder (this version reads the registry from a folder only)",
         "Where the registry is read from.",
     )
-    registry_poll_s: Duration = _seconds(1, 0.1, 2, "How often the registry's folder is looked at for changes.")
+    registry_poll_s: Duration = _seconds(1, 0.1, 1.5, "How often the registry's folder is looked at for changes.")
     secrets_dir: Path | None = _value(
         None, "an existing folder", "Folder below which backends may name files with secrets."
     )

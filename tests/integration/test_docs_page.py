@@ -21,6 +21,7 @@ FLAGS = [
     "--disable-background-networking", "--disable-component-update", "--virtual-time-budget=20000", "--dump-dom",
     f"--host-resolver-rules=MAP {HOST} 127.0.0.1, MAP * ~NOTFOUND",
 ]  # fmt: skip
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 LINKS = {"src", "href", "action", "srcset", "data", "poster"}
 
 
@@ -45,7 +46,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def page(echo_gateway: GatewayProcess, tmp_path_factory: pytest.TempPathFactory) -> Page:
     """The rendered page."""
-    chromium = shutil.which("chromium")
+    chromium = next(filter(None, map(shutil.which, BROWSERS)), None)
     if chromium is None:
         pytest.skip("needs chromium, from the Debian package of that name")
     profile = tmp_path_factory.mktemp("profile")

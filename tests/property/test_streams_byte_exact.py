@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.client import RawClient
@@ -13,6 +14,7 @@ from tests.support.documents import new_key, openai_registry
 from tests.support.gateway import GatewayProcess
 from tests.support.lane import PATH, ask_for
 from tests.support.scripts import (
+    DONE,
     LAST_CHUNK,
     SSE_TYPE,
     Close,
@@ -28,8 +30,22 @@ from tests.support.scripts import (
 from tests.support.sse import Event, split, streams
 from tests.support.upstream import ScriptedUpstream
 
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a stream goes over the wire: transfer chunks cut at ``points``, writes cut at ``cuts``, pauses in seconds."""
+
+    points: list[int]
+    cuts: list[int]
+    pauses_s: list[float]
+    framing: Framing
+
+
 POINTS = st.lists(st.integers(0, 20_000), max_size=15)
 PAUSES_S = st.lists(st.sampled_from([0.0, 0.0, 0.0, 0.001, 0.005]), min_size=1, max_size=6)
+FRAMINGS = st.sampled_from(["chunked", "chunked", "length", "close"])
+WAYS = st.builds(Way, POINTS, POINTS, PAUSES_S, FRAMINGS)
 
 
 class Path:
@@ -60,50 +76,33 @@ def path() -> Iterator[Path]:
         gateway.assert_nothing_in_flight()
 
 
-def played(data: bytes, points: list[int], cuts: list[int], pauses_s: list[float], framing: Framing) -> Script:
-    """``data`` in transfer chunks cut at ``points``, written in pieces cut at ``cuts``, with pauses between them."""
-    wire = b"".join(map(chunk, split(data, points))) + LAST_CHUNK if framing == "chunked" else data
-    steps: list[Step] = [Send(head(200, [SSE_TYPE, *framing_headers(framing, len(data))]))]
-    for index, piece in enumerate(split(wire, cuts)):
-        pause_s = pauses_s[index % len(pauses_s)]
+def played(data: bytes, way: Way) -> Script:
+    """A stream of ``data``, sent this way."""
+    chunked = way.framing == "chunked"
+    wire = b"".join(map(chunk, split(data, way.points))) + LAST_CHUNK if chunked else data
+    steps: list[Step] = [Send(head(200, [SSE_TYPE, *framing_headers(way.framing, len(data))]))]
+    for index, piece in enumerate(split(wire, way.cuts)):
+        pause_s = way.pauses_s[index % len(way.pauses_s)]
         steps += [Send(piece), *([Pause(pause_s)] if pause_s else [])]
-    return Script(tuple(steps + ([Close()] if framing == "close" else [])))
+    return Script((*steps, Close()) if way.framing == "close" else tuple(steps))
 
 
-@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    sent=streams(),
-    include_usage=st.booleans(),
-    points=POINTS,
-    cuts=POINTS,
-    pauses_s=PAUSES_S,
-    framing=st.sampled_from(["chunked", "chunked", "length", "close"]),
-)
-def test_what_was_streamed_is_what_is_read(
-    path: Path,
-    sent: list[Event],
-    include_usage: bool,
-    points: list[int],
-    cuts: list[int],
-    pauses_s: list[float],
-    framing: Framing,
-) -> None:
+@settings(max_examples=600, deadline=None)
+@given(streams(), st.booleans(), WAYS)
+def test_what_was_streamed_is_what_is_read(path: Path, sent: list[Event], include_usage: bool, way: Way) -> None:
     """Every byte in order, for any content, chunking and delay; less the usage event where it was not asked for."""
-    if not sent[-1].sent.startswith(b"data: [DONE]") and framing == "close":
-        framing = "chunked"  # only ``[DONE]`` can end a stream that the close ends
+    if way.framing == "close" and not sent[-1].sent.startswith(b"data: [DONE]"):
+        way = replace(way, framing="chunked")  # only ``[DONE]`` can end a stream that the close ends
     data = b"".join(event.sent for event in sent)
-    read = path.read(played(data, points, cuts, pauses_s, framing), include_usage=include_usage)
+    read = path.read(played(data, way), include_usage=include_usage)
     assert read == b"".join(event.sent for event in sent if include_usage or not event.reports_usage)
-    request = path.upstream.requests[-1]
-    assert request.wants_usage()
+    assert path.upstream.requests[-1].wants_usage()
 
 
-def test_a_long_stream_in_random_pieces(path: Path) -> None:
-    """A megabyte of events survives pieces of every size."""
-    events = [
-        b'data: {"choices":[{"index":0,"delta":{"content":"%d%b"}}]}\n\n' % (n, b"x" * (n % 97)) for n in range(9000)
-    ]
-    data = b"".join([*events, b"data: [DONE]\n\n"])
-    cuts = [(n * 7919) % len(data) for n in range(700)]
-    for framing in ("chunked", "length", "close"):
-        assert path.read(played(data, cuts, cuts[::3], [0.0], framing), include_usage=False) == data  # type: ignore[arg-type]
+@pytest.mark.parametrize("framing", ["chunked", "length", "close"])
+def test_a_long_stream_in_random_pieces(path: Path, framing: Framing) -> None:
+    """Half a megabyte of events survives pieces of every size."""
+    form = b'data: {"choices":[{"index":0,"delta":{"content":"%d%b"}}]}\n\n'
+    data = b"".join([form % (number, b"x" * (number % 97)) for number in range(5000)] + [DONE])
+    cuts = [(number * 7919) % len(data) for number in range(700)]
+    assert path.read(played(data, Way(cuts, cuts[::3], [0.0], framing)), include_usage=False) == data
