@@ -85,7 +85,7 @@ class PortServer(Server):
         return not self.clients.connections and not self.clients.tasks
 
     async def cut(self) -> None:
-        """End at once what is being answered, then close what is left; a request that is cut says so in its log line."""
+        """End at once what is being answered, each with a log line that says so, then close what is left."""
         for task in tuple(self.clients.tasks):
             task.cancel()
         if not await self._idle_within(END_S):

@@ -96,9 +96,7 @@ class Call:
         else:
             started_at = monotonic()
             try:
-                body = await read_body(
-                    self._receive, head.content_length, limits.max_body_bytes, limits.body_timeout_s
-                )
+                body = await read_body(self._receive, head.content_length, limits.max_body_bytes, limits.body_timeout_s)
             finally:
                 self.record.client_wait_s += monotonic() - started_at
         self.record.bytes_in = len(body)

@@ -29,6 +29,8 @@ from gateway.model import IPNetwork
 from gateway.registry import template, values
 
 API_VERSION = "llmgateway.dev/v1alpha1"
+OUTPUT_LIMITS = ("max_completion_tokens", "max_tokens")
+"""The two names of a request's output limit: the newer one and the one that more servers know."""
 
 Kind = Literal["Backend", "Scenario", "Prompt", "Tenant", "ApiKey"]
 
@@ -297,7 +299,11 @@ class Target(Node):
 class Parameters(Node):
     """Request fields that the scenario sets."""
 
-    defaults: Fields = Field(default_factory=dict, description="Used where the request is silent.")
+    defaults: Fields = Field(
+        default_factory=dict,
+        description="Used where the request is silent. max_tokens or max_completion_tokens here also chooses the name"
+        " under which an output limit is sent.",
+    )
     overrides: Fields = Field(default_factory=dict, description="Always win.")
     max_output_tokens: Annotated[int, Field(ge=1, le=100_000_000)] | None = Field(
         default=None, description="The most output tokens that a call may ask for."
@@ -309,17 +315,25 @@ class Parameters(Node):
             (f"{part}.{name}", reason)
             for part, fields in (("defaults", self.defaults), ("overrides", self.overrides))
             for name in fields
-            if (reason := _why_governed(name))
+            if (reason := _why_governed(part, name))
+        ]
+        limits = [name for name in OUTPUT_LIMITS if name in self.defaults]
+        if len(limits) > 1:
+            errors.append((f"defaults.{limits[1]}", f"says the same as {limits[0]}: only one can be sent"))
+        errors += [
+            (f"defaults.{name}", "must be an integer above zero")
+            for name in limits
+            if type(self.defaults[name]) is not int or self.defaults[name] < 1
         ]
         if errors:
             raise FieldErrors(*errors)
         return self
 
 
-def _why_governed(name: str) -> str:
+def _why_governed(part: str, name: str) -> str:
     if name in ("model", "messages", "stream", "stream_options", "prompt_variables"):
         return "is decided by the request and the gateway"
-    if name in ("max_tokens", "max_completion_tokens"):
+    if name in OUTPUT_LIMITS and part == "overrides":
         return "is governed by spec.parameters.maxOutputTokens"
     return "" if name and name.isprintable() and len(name) <= 128 else "is not a field name"
 

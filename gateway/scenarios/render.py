@@ -16,7 +16,7 @@ from gateway.model import ChatRequest, Prompt, Scenario
 VARIABLES_FIELD = "prompt_variables"
 """The request field that carries a prompt's variables; it is the gateway's own and never goes upstream."""
 
-_OUTPUT_CAP_FIELDS = ("max_completion_tokens", "max_tokens")
+_OUTPUT_LIMITS = ("max_completion_tokens", "max_tokens")
 _encode = msgspec.json.Encoder().encode
 _decode_variables = msgspec.json.Decoder(dict[str, str]).decode
 _decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -40,8 +40,10 @@ def render(scenario: Scenario, request: ChatRequest) -> ChatRequest:
     variables = fields.pop(VARIABLES_FIELD, None)
     if variables is not None and _is_null(variables):
         variables = None
+    is_limited = any(_is_given(fields, name) for name in _OUTPUT_LIMITS)
     for name, value in parameters.defaults.items():
-        if name not in fields or _is_null(fields[name]):
+        # The two names of the output limit say the same: a default must not add one to the caller's other.
+        if not (is_limited if name in _OUTPUT_LIMITS else _is_given(fields, name)):
             fields[name] = value
     fields.update(parameters.overrides)
     if scenario.prompt is not None:
@@ -69,7 +71,7 @@ def _choices(fields: Fields, asked: int) -> int:
 def _apply_cap(fields: Fields, cap: int | None) -> int | None:
     """Lower the request's output limits to ``cap``; returns the limit that is in force after it."""
     limits = []
-    for name in _OUTPUT_CAP_FIELDS:
+    for name in _OUTPUT_LIMITS:
         raw = fields.get(name)
         if raw is None or _is_null(raw):
             continue
@@ -83,6 +85,10 @@ def _apply_cap(fields: Fields, cap: int | None) -> int | None:
     if cap is not None:
         fields["max_tokens"] = str(cap).encode()
     return cap
+
+
+def _is_given(fields: Fields, name: str) -> bool:
+    return name in fields and not _is_null(fields[name])
 
 
 def _is_null(raw: msgspec.Raw | bytes) -> bool:

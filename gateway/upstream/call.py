@@ -201,3 +201,4 @@ class _TooLarge(AttemptFailed):
 
     def __init__(self, limit: int) -> None:
         super().__init__("protocol_error", f"a body of more than {limit} bytes")
+        self.is_final = True  # much of it has arrived

@@ -31,7 +31,6 @@ from tests.support.sse import Event, split, streams
 from tests.support.upstream import ScriptedUpstream
 
 
-
 @dataclass(frozen=True)
 class Way:
     """How a stream goes over the wire: transfer chunks cut at ``points``, writes cut at ``cuts``, pauses in seconds."""

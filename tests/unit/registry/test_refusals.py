@@ -120,9 +120,14 @@ SCENARIOS: list[tuple[Document, str, str]] = [
     (scenario(parameters={"defaults": {"stream_options": {}}}), "spec.parameters.defaults.stream_options", "decided"),
     (scenario(parameters={"overrides": {"max_tokens": 5}}), "spec.parameters.overrides.max_tokens", "maxOutputTokens"),
     (
-        scenario(parameters={"defaults": {"max_completion_tokens": 5}}),
+        scenario(parameters={"defaults": {"max_completion_tokens": 5, "max_tokens": 5}}),
+        "spec.parameters.defaults.max_tokens",
+        "only one can be sent",
+    ),
+    (
+        scenario(parameters={"defaults": {"max_completion_tokens": 0}}),
         "spec.parameters.defaults.max_completion_tokens",
-        "maxOutputTokens",
+        "above zero",
     ),
     (scenario(parameters={"defaults": [1]}), "spec.parameters.defaults", "must be a mapping"),
     (scenario(parameters={"maxOutputTokens": 0}), "spec.parameters.maxOutputTokens", "greater than or equal to 1"),

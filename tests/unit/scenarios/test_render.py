@@ -77,6 +77,22 @@ def test_the_cap_only_lowers(given_limits: dict[str, Any], sent: dict[str, int],
     assert rendered.max_output_tokens == limit
 
 
+@pytest.mark.parametrize(
+    ("given_limits", "sent"),
+    [
+        ({}, {"max_completion_tokens": 80}),
+        ({"max_completion_tokens": 500}, {"max_completion_tokens": 100}),
+        ({"max_tokens": 50}, {"max_tokens": 50}),
+        ({"max_tokens": 50, "max_completion_tokens": None}, {"max_tokens": 50}),
+    ],
+)
+def test_a_default_chooses_the_name_of_the_limit(given_limits: dict[str, Any], sent: dict[str, int]) -> None:
+    """A default output limit is sent under its own name, and never beside the request's other name for the same."""
+    found = fields_of(render(scenario({"max_completion_tokens": 80}, cap=100), asked(**given_limits)))
+    limits = {name: found.get(name) for name in ("max_tokens", "max_completion_tokens")}
+    assert {name: limit for name, limit in limits.items() if limit is not None} == sent
+
+
 def test_without_a_cap_limits_stay() -> None:
     """Other parameters leave the limits alone."""
     rendered = render(scenario({"seed": 1}), asked(max_tokens=500))

@@ -176,7 +176,7 @@ def test_statuses(status: int, outcome: Outcome, told: int) -> None:
     [
         (b"7", 7.0),
         (b" 7 ", 7.0),
-        (b"1.5", 1.5),
+        (b"1.5", 1.0),
         (b"0", 0.0),
         (b"999999999", 86_400.0),
         (b"9" * 500, 86_400.0),
