@@ -8,7 +8,7 @@ import pytest
 
 from tests.support import faults
 from tests.support.lane import Lane, attempts
-from tests.support.scripts import DONE, Behaviour, Chat, Received, Script, error_reply, reply, stream
+from tests.support.scripts import DONE, Behaviour, Chat, Gate, Received, Script, Send, error_reply, reply, stream
 
 LATE_S = 3.0
 """How late a loaded machine may be with an answer whose deadline is 0.4 s."""
@@ -203,8 +203,12 @@ def test_early_bytes_do_not_become_an_answer(faulty: Lane) -> None:
     """What a backend sends unasked on an idle connection is nobody's answer."""
     faulty.main.close_connections()
     faulty.main.wait_for_open_connections(0)
-    faulty.main.enqueue(faults.early_bytes(delay_s=0.05))
+    gate = Gate()
+    unasked = Send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+    faulty.main.enqueue(reply(body=faults.plain_body()).then(gate, unasked))
     assert faulty.call("alone").body == faults.plain_body()
+    faulty.gateway.assert_nothing_in_flight()
+    gate.open()
     faulty.main.wait_for_open_connections(0)
     assert faulty.call("alone").body == Chat().body("alone")
 

@@ -66,7 +66,7 @@ def test_sees_when_the_client_leaves_mid_stream() -> None:
         left_at = client.reset()
         gone = upstream.wait_for_disconnect(2)
         assert gone.request is not None
-        assert 0 <= gone.at - left_at < 2
+        assert abs(gone.at - left_at) < 2  # the upstream may see it before the call returns
         upstream.wait_for_open_connections(0)
 
 

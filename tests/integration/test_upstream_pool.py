@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-from typing import Any
 
 import pytest
 
@@ -12,14 +10,12 @@ from gateway.model import Origin, Timeouts
 from gateway.upstream import UpstreamLimits
 from tests.support import faults
 from tests.support.calls import (
-    QUICK,
     Run,
     ask,
     each_loop,
     failure_of,
     fetch,
     origin_of,
-    request_parts,
     until,
     upstream_client,
     whole,
@@ -185,9 +181,12 @@ def test_early_bytes_end_an_idle_connection(run: Run, upstream: ScriptedUpstream
 
     async def main() -> None:
         async with upstream_client() as client:
-            upstream.enqueue(faults.early_bytes(delay_s=0.05))
+            gate = Gate()
+            unasked = Send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+            upstream.enqueue(reply(body=faults.plain_body()).then(gate, unasked))
             assert await fetch(client, origin_of(upstream)) == faults.plain_body()
             assert client.open_connections == 1
+            gate.open()
             await until(lambda: client.open_connections == 0)
             assert await fetch(client, origin_of(upstream)) != b"{}"
 

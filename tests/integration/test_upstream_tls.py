@@ -12,8 +12,10 @@ import trustme
 
 from gateway.model import Timeouts
 from gateway.upstream import UpstreamLimits
+from tests.conftest import StartGateway
 from tests.support import faults
 from tests.support.calls import Run, each_loop, failure_of, fetch, origin_of, until, upstream_client
+from tests.support.documents import new_key, openai_registry
 from tests.support.scripts import Script, reply, stream
 from tests.support.upstream import ScriptedUpstream
 
@@ -160,3 +162,17 @@ def test_a_server_that_speaks_no_tls(run: Run, upstream: ScriptedUpstream) -> No
             assert client.open_connections == 0
 
     run(main())
+
+
+def test_through_the_gateway(secure: ScriptedUpstream, start_gateway: StartGateway, tmp_path: Path) -> None:
+    """The setting for the CA file makes a private backend trusted; without it the call fails, with a 502."""
+    ca_file = tmp_path / "ca.pem"
+    ca_file.write_bytes(secure.ca_pem)
+    key = new_key()
+    ask = {"model": "chat", "messages": [{"role": "user", "content": "hi"}]}
+    for env, status in (({"LLM_GATEWAY_UPSTREAM_CA_FILE": str(ca_file)}, 200), ({}, 502)):
+        gateway = start_gateway(openai_registry(secure.url, key), key=key, env=env)
+        with gateway.client() as client:
+            assert client.request("/v1/chat/completions", ask, key=key).status == status
+    assert len(secure.requests) == 1
+    assert "localhost" in secure.server_names

@@ -38,7 +38,7 @@ def _runner(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> Run:
     def run(main: Coroutine[Any, Any, T]) -> T:
         with asyncio.Runner(loop_factory=new_loop) as runner:
             result = runner.run(_without_leaks(main))
-        gc.collect()  # what was not closed warns here, in the test that left it
+        gc.collect(1)  # what was not closed warns here, in the test that left it
         return result
 
     return run

@@ -55,7 +55,8 @@ def events(draw: st.DrawFn, end: str) -> Event:
         return Event(encoded(chunk(draw(TEXTS)), end, f"event: message{end}data: "))
     if kind == "usage":
         return Event(encoded(chunk(None, usage=USAGE), end, prefix, **options), reports_usage=True)
-    extra = {"usage with text": {"usage": USAGE}, "null": {"usage": None}}.get(kind, {})
+    extras: dict[str, dict[str, Any]] = {"usage with text": {"usage": USAGE}, "null": {"usage": None}}
+    extra = extras.get(kind, {})
     return Event(encoded(chunk(draw(TEXTS), **extra), end, prefix, **options))
 
 

@@ -278,6 +278,8 @@ class ScriptedUpstream:
         await self._start_server()
 
     async def _shut_down(self) -> None:
+        for _ in range(5):  # a connection just accepted becomes ours in a later turn of the loop, if not closed before
+            await asyncio.sleep(0)
         self._server.close()
         tasks = [each.task for each in self._open.values() if each.task is not None]
         for each in list(self._open.values()):
