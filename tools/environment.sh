@@ -2,12 +2,14 @@
 # Makes .venv hold what one lock file says, and the project itself. Usage: tools/environment.sh LOCK_FILE
 #
 # Does nothing when that was done before for the same lock, project file, Python and folder. Needs Python 3.11 or newer
-# with venv, and a package index that pip can reach; says in plain words what is missing. PYTHON names a Python to use.
+# with venv, and a package index that pip can reach; says in plain words what is missing. PYTHON names a Python
+# to use, SYSTEM_PYTHON the one that is looked at first without it.
 set -eu
 
 lock=$1
 cd "$(dirname "$0")/.."
 venv=.venv
+system_python=${SYSTEM_PYTHON:-/usr/bin/python3}
 stamp=$venv/.stamp-$(basename "$lock" .lock)
 
 works() { # a Python that starts (a pyenv shim may not), is new enough, and is no environment's own
@@ -22,8 +24,8 @@ find_python() {
     fi
     # A distribution builds Python with profile-guided optimisation; version managers mostly do not, and the gateway
     # then costs a fifth more CPU per request. So the system's Python first, where it is new enough and has venv.
-    if works /usr/bin/python3 && /usr/bin/python3 -c 'import ensurepip, venv' >/dev/null 2>&1; then
-        echo /usr/bin/python3
+    if works "$system_python" && "$system_python" -c 'import ensurepip, venv' >/dev/null 2>&1; then
+        echo "$system_python"
         return
     fi
     for candidate in python3.13 python3.12 python3.11 python3 python3.14 python; do

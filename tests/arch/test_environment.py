@@ -36,7 +36,7 @@ def run(project: Path, **env: str) -> subprocess.CompletedProcess[str]:
     """Run the script there."""
     return subprocess.run(
         [project / "tools" / "environment.sh", "requirements.lock"],
-        env={"PATH": f"{project / 'bin'}:/usr/bin:/bin", **env},
+        env={"PATH": f"{project / 'bin'}:/usr/bin:/bin", "SYSTEM_PYTHON": "/nowhere/python3", **env},
         capture_output=True,
         text=True,
         timeout=60,
@@ -53,6 +53,16 @@ def test_no_python_is_new_enough(project: Path) -> None:
     assert "Python 3.11 or newer is needed; found Python 3.9.2." in result.stderr
     assert "apt-get install python3 python3-venv" in result.stderr
     assert not (project / ".venv").exists()
+
+
+def test_the_systems_python_comes_first(project: Path) -> None:
+    """It is built for speed; a Python that stands first in the path is second to it."""
+    for name in NAMES:
+        stand_in(project, name, "echo taken >&2; exit 0")
+    system = stand_in(project, "system", 'case "$*" in *"-m venv"*) echo system >&2; exit 1;; esac')
+    result = run(project, SYSTEM_PYTHON=str(system))
+    assert "system" in result.stderr.splitlines()
+    assert "taken" not in result.stderr
 
 
 def test_named_python_does_not_start(project: Path) -> None:
