@@ -252,6 +252,7 @@ def test_the_embedded_valkey_does_not_outlive_a_killed_gateway(start_gateway: St
     gateway = start_gateway(echo_registry(new_key()), env={"LLM_GATEWAY_REDIS_URL": "embedded"})
     pid = valkey_of(gateway)
     gateway.signal(signal.SIGKILL)
+    gateway.process.wait(10)
     eventually(lambda: not running(pid))
 
 
