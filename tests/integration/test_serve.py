@@ -217,6 +217,7 @@ def test_workers_end_when_the_main_process_is_killed(start_gateway: StartGateway
     eventually(lambda: len(workers_of(gateway)) == 2)
     workers = workers_of(gateway)
     gateway.signal(signal.SIGKILL)
+    gateway.process.wait(10)
     eventually(lambda: not any(map(running, workers)), 10)
 
 

@@ -126,8 +126,8 @@ class ChatStream:
         return b"".join(kept) if dropped else whole
 
     def _count(self, whole: bytes, start: int, end: int) -> None:
-        """Take note of events that are passed on unread."""
-        self.events += whole.count(b"\n\n", start, end) or whole.count(b"\n\r\n", start, end)
+        """Take note of events that are passed on unread; comments are none. Text never holds a line break as it is."""
+        self.events += whole.count(b"\ndata:", start, end) + whole.startswith(b"data:", start)
         self._bytes += end - start
 
     def _read(self, payload: bytes, size: int) -> bool:
