@@ -150,7 +150,7 @@ class Call:
             self._watcher.cancel()
         record = self.record
         record.finished_at = monotonic()
-        if self.gone and record.outcome == "":
+        if self.gone and record.outcome == "" and record.stream_end_reason != "complete":
             record.status = _CLIENT_GONE
             record.outcome = "client_gone"
             record.error_code = "client_gone"

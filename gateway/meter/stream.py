@@ -8,6 +8,7 @@ Invariants:
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Protocol
 
 from gateway.clock import monotonic
@@ -22,7 +23,7 @@ class Pieces(Protocol):
 
     delimited: bool
 
-    async def read(self) -> bytes:
+    def read(self) -> Awaitable[bytes]:
         """The next bytes; ``b""`` at the end. Raises AttemptFailed."""
 
 
@@ -65,7 +66,10 @@ class MeteredStream:
             record.upstream_wait_s += now - started_at
         if data:
             record.last_token_at = now
-            return self._chat.feed(data)
+            passed_on = self._chat.feed(data)
+            if self._chat.done and not self._chat.failed:
+                record.stream_end_reason = "complete"  # whoever leaves from here on has had it all
+            return passed_on
         if not self._source.delimited and not self._chat.done:
             raise AttemptFailed("reset", "connection closed before the end of the stream")
         rest = self._chat.end()

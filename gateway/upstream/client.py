@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 
 from gateway.clock import monotonic
 from gateway.errors import AttemptFailed
@@ -39,14 +39,14 @@ class Exchange:
             if name == b"content-encoding" and value.strip().lower() not in {b"", b"identity"}:
                 self._decoder = Decoder(value.strip().lower().decode("latin-1"))
 
-    async def read(self) -> bytes:
+    def read(self) -> Awaitable[bytes]:
         """The next body bytes, decoded; ``b""`` at the end. Raises AttemptFailed."""
         connection = self._connection
         if connection is None:
-            return b""
+            return _read_nothing()
         if self._decoder is None:
-            return await connection.read()
-        return await self._read_decoded(connection, self._decoder)
+            return connection.read()  # not awaited in between: this is paid for every chunk of every stream
+        return self._read_decoded(connection, self._decoder)
 
     async def _read_decoded(self, connection: Connection, decoder: Decoder) -> bytes:
         while not (step := next(self._steps, b"")):
@@ -130,6 +130,10 @@ class UpstreamClient:
         for pool in self._pools.values():
             pool.close()
         self._pools.clear()
+
+
+async def _read_nothing() -> bytes:
+    return b""
 
 
 async def _answer(pool: Pool, connection: Connection, parts: Sequence[bytes], timeouts: Timeouts) -> Exchange:

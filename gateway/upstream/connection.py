@@ -106,7 +106,11 @@ class Connection(asyncio.Protocol):
                 raise self.error
             if self.complete:
                 return b""
-            await self._wait()
+            self._waiter = self._loop.create_future()  # as in _wait, which would be one more step for every chunk
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
 
     def _take(self) -> bytes:
         chunks = self._chunks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
 
@@ -14,7 +14,7 @@ class Source(Protocol):
     delimited: bool
     """False where only the close of the connection ends the body, so that a cut cannot be told from an end."""
 
-    async def read(self) -> bytes:
+    def read(self) -> Awaitable[bytes]:
         """The next body bytes; ``b""`` at the end. Raises AttemptFailed."""
 
     def close(self) -> None:
