@@ -69,7 +69,8 @@ class Lifecycle:
         await container.start()
         management_port = PortServer(build_management(container.metrics, container.readiness), LIMITS)
         await management_port.open(management)
-        self._data = PortServer(container.app, connection_limits(self._settings))
+        limits = connection_limits(self._settings)
+        self._data = PortServer(container.app, limits, container.metrics.connection_refused)
         await self._data.open(data_listener)
         container.readiness.listening = True
         if self._finish_until != NEVER:

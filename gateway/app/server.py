@@ -7,7 +7,9 @@ answered; only ``cut`` does.
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from uvicorn.config import Config
@@ -20,15 +22,20 @@ from gateway.edge.protocol import GatewayProtocol
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
+_log = logging.getLogger("gateway.app")
+
 POLL_S: Final = 0.02
 END_S: Final = 1.0
 """How long applications get to end after their connections were cut, and again after they were cancelled."""
 
 
 class PortServer(Server):
-    """Serves ``app`` on one listening socket. Used from one event loop: ``open``, then the ways to stop, in order."""
+    """Serves ``app`` on one listening socket. Used from one event loop: ``open``, then the ways to stop, in order.
 
-    def __init__(self, app: ASGIApp, limits: ConnectionLimits) -> None:
+    ``refused`` is called with the error code of every refusal that ``app`` does not hear of.
+    """
+
+    def __init__(self, app: ASGIApp, limits: ConnectionLimits, refused: Callable[[str], None] = lambda _: None) -> None:
         super().__init__(
             Config(
                 app,
@@ -42,7 +49,7 @@ class PortServer(Server):
                 server_header=False,
             )
         )
-        self.clients = Connections(limits)
+        self.clients = Connections(limits, refused)
         self.server_state = self.clients
         self._ticker: asyncio.Task[None] | None = None
 
@@ -61,10 +68,13 @@ class PortServer(Server):
         date_due = 0.0
         while True:
             now = monotonic()
-            self.clients.sweep(now)
-            if now >= date_due:
-                date_due = now + 0.5
-                await self.on_tick(0)  # assigns the header fields of every response, the date among them
+            try:
+                self.clients.sweep(now)
+                if now >= date_due:
+                    date_due = now + 0.5
+                    await self.on_tick(0)  # assigns the header fields of every response, the date among them
+            except Exception:  # noqa: BLE001  # without the next tick there are no timeouts and no bound on what is open
+                _log.exception("a tick failed")
             await asyncio.sleep(interval_s)
 
     def stop_accepting(self) -> None:

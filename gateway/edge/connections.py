@@ -1,24 +1,33 @@
 """The client connections of one server: their bounds, and the one sweep that enforces what needs a clock.
 
 Invariant: a connection costs no timer of its own. ``Connections.sweep`` looks at every connection about once a second
-(more often where a timeout is short), so a timeout is late by at most one sweep. Nothing here parses HTTP.
+(more often where a timeout is short), so a timeout is late by at most one sweep, and a connection that cannot be looked
+at does not keep the others from it. Nothing here parses HTTP.
 """
 
 from __future__ import annotations
 
+import logging
+import random
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Final, Protocol
 
 from uvicorn.server import ServerState
 
 from gateway.clock import monotonic
+from gateway.errors import GatewayError
 from gateway.model import Frozen
+
+_log = logging.getLogger("gateway.connection")
 
 CONNECTION_EXTENSION = "llm_gateway.connection"
 """Where a request's ``scope["extensions"]`` carries its ``ClientConnection``."""
 
 OVERFLOW_MAX = 1000
 """Connections above ``max_connections`` that are still told why; further ones are cut without a word."""
+
+WARN_S: Final = 5.0
+"""Between two log lines about connections that are turned away."""
 
 
 class ConnectionLimits(Frozen, frozen=True):
@@ -38,6 +47,12 @@ class ConnectionLimits(Frozen, frozen=True):
         shortest = min(self.header_timeout_s, keep_alive_s, self.write_timeout_s, self.max_age_s)
         return min(1.0, max(0.02, shortest / 10))
 
+    def age_ends(self, now: float) -> float:
+        """When a connection that is made ``now`` is old (monotonic seconds); at once where none is kept alive."""
+        if not self.keep_alive_s:
+            return 0.0
+        return now + self.max_age_s * random.uniform(0.9, 1.1)  # noqa: S311  # no secret
+
 
 class ClientConnection(Protocol):
     """What an application may know of its client's connection, for one request."""
@@ -53,6 +68,17 @@ class ClientConnection(Protocol):
     @property
     def write_paused(self) -> bool:
         """True while the client reads more slowly than it is written to; ``send`` waits meanwhile."""
+
+    @property
+    def fault(self) -> GatewayError | None:
+        """What was wrong with the request's body, set before the disconnect that it leads to.
+
+        The client was told, unless the response had begun. None where the client itself is gone.
+        """
+
+    @property
+    def stalled(self) -> bool:
+        """True where we cut the connection because the client took nothing; set before that disconnect."""
 
     def on_disconnect(self, callback: Callable[[], None] | None) -> None:
         """Have ``callback`` called once, at the moment the client is gone before its response is complete.
@@ -76,14 +102,17 @@ class Connections(ServerState):
     """What the connections of one server share.
 
     It is uvicorn's ``ServerState`` with our bounds, so that uvicorn's server hands it to every protocol it makes.
+    ``refused`` is called with the error code of every refusal that no application hears of.
     """
 
-    def __init__(self, limits: ConnectionLimits) -> None:
+    def __init__(self, limits: ConnectionLimits, refused: Callable[[str], None]) -> None:
+        self.refused = refused
         self.head_lines = b""
         super().__init__()
         self.limits = limits
         self.draining = False  # every response says "connection: close"
         self.now = monotonic()  # as of the last sweep
+        self._warn_at = 0.0
 
     @property
     def default_headers(self) -> list[tuple[bytes, bytes]]:
@@ -105,11 +134,22 @@ class Connections(ServerState):
         """So many more that refusing them politely would itself be a load."""
         return len(self.connections) > self.limits.max_connections + OVERFLOW_MAX
 
+    def warn_full(self) -> None:
+        """Say in the log, though not for each of them, that connections are turned away."""
+        now = monotonic()
+        if now >= self._warn_at:
+            self._warn_at = now + WARN_S
+            _log.warning("more than %d connections are open: new ones are turned away", self.limits.max_connections)
+
     def sweep(self, now: float) -> None:
         """Let every connection act on its timeouts."""
         self.now = now
         for connection in tuple(self._ours()):
-            connection.sweep(now)
+            try:
+                connection.sweep(now)
+            except Exception:  # noqa: BLE001  # a fault with one connection must not end the timeouts of the others
+                _log.exception("the timeouts of a connection failed: it is cut")
+                connection.abort()
 
     def _ours(self) -> Iterable[OpenConnection]:
         return self.connections  # type: ignore[return-value]  # uvicorn lists its own protocols

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from gateway.dialects.openai.errors import error_body
-from gateway.errors import GatewayError, InternalError
+from gateway.errors import GatewayError, InternalError, Overloaded
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application, HTTPScope
@@ -25,6 +25,7 @@ _log = logging.getLogger("gateway.connection")
 
 DISCONNECTED: Final = {"type": "http.disconnect"}
 BODY_BUFFER_BYTES: Final = 65536  # of a request body that the application has not read yet; above it reading pauses
+SMALL_PIECE_BYTES: Final = 1024  # a smaller piece of a request body is joined with those before it
 SMALL_BODY_BYTES: Final = 65536  # joined with the head; a larger one is handed to the transport as it is
 
 _FRAMING: Final = frozenset((b"content-length", b"connection", b"transfer-encoding"))
@@ -83,7 +84,7 @@ class Exchange:
         self.keep_alive = keep_alive  # false: the connection closes after the response
         self.head_only = False
         self.continues = False  # the client waits for "100 Continue"
-        self.chunks: list[bytes] = []  # of the body, not read by the application yet
+        self.chunks: list[bytes | bytearray] = []  # of the body, not read by the application yet
         self.buffered_bytes = 0
         self.more_body = True
         self.delivered = False  # the application has the last of the body
@@ -105,6 +106,16 @@ class Exchange:
         """See ClientConnection."""
         return self.protocol.write_paused
 
+    @property
+    def fault(self) -> GatewayError | None:
+        """See ClientConnection."""
+        return self.protocol.fault
+
+    @property
+    def stalled(self) -> bool:
+        """See ClientConnection."""
+        return self.protocol.stalled
+
     def on_disconnect(self, callback: Callable[[], None] | None) -> None:
         """See ClientConnection."""
         if self.gone and callback is not None:
@@ -116,11 +127,22 @@ class Exchange:
 
     def body(self, data: bytes) -> bool:
         """Take a piece of the request body; true when enough is waiting and reading should pause."""
-        self.chunks.append(data)
+        if len(data) < SMALL_PIECE_BYTES and self.chunks:
+            self._join(data)
+        else:
+            self.chunks.append(data)
         self.buffered_bytes += len(data)
         if self._event is not None:
             self._event.set()
         return self.buffered_bytes > BODY_BUFFER_BYTES
+
+    def _join(self, data: bytes) -> None:
+        """Keep a small piece without the memory of an object: a client chooses how many it sends."""
+        last = self.chunks[-1]
+        if isinstance(last, bytearray):
+            last += data
+        else:
+            self.chunks.append(bytearray(data))
 
     def end_of_body(self) -> None:
         """The request body is complete."""
@@ -151,14 +173,17 @@ class Exchange:
             task, self.task = self.task, None
             self.protocol.state.tasks.discard(task)
             if self.state != COMPLETE and not self.gone:
-                self._give_up()
+                self._give_up(cancelled=task is not None and task.cancelling() > 0)
 
-    def _give_up(self) -> None:
-        """The application ended before its response did."""
+    def _give_up(self, *, cancelled: bool) -> None:
+        """The application ended before its response did; ``cancelled`` by the server, which is ending."""
         protocol = self.protocol
         self.keep_alive = False
         if self.state in (NOTHING, HEAD_HELD):
-            protocol.transport.write(error_response(InternalError("no response"), protocol.state.head_lines))
+            error: GatewayError = InternalError("no response")
+            if cancelled:
+                error = Overloaded("The gateway is shutting down.", code="shutting_down", retry_after_s=1)
+            protocol.transport.write(error_response(error, protocol.state.head_lines))
             self._complete()
         else:
             protocol.abort()

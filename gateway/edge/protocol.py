@@ -11,7 +11,8 @@ Invariants:
   transfer coding in HTTP/1.0, and a missing or repeated ``host``.
 - An offer to upgrade is ignored and the request answered as HTTP/1.1 (RFC 9110, section 7.8); fields after the body
   (trailers) are dropped.
-- Input is bounded before it is kept. What is refused is answered in our JSON error envelope.
+- Input is bounded before it is kept, by the connection. What is refused is answered in our JSON error envelope.
+- Reading pauses only for the body of the request that is being answered: a client that leaves is noticed at once.
 It decides nothing about a request's meaning: paths, methods and body sizes are the application's.
 """
 
@@ -19,24 +20,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import httptools
 
 from gateway.clock import monotonic
 from gateway.edge.connections import CONNECTION_EXTENSION, Connections
 from gateway.edge.exchange import HEAD_HELD, NOTHING, Exchange, error_response
+from gateway.edge.pipelined import Pipelined
 from gateway.edge.wire import (
-    Refusal,
+    Enough,
     address_of,
     check_coding,
     check_head,
     head_too_large,
+    new_parser,
+    promises_little,
     refusal_of,
     split_target,
     without_upgrade,
 )
+from gateway.edge.writing import WritingHalf
 from gateway.errors import GatewayError, InvalidRequest, Overloaded, RequestTimeout
 
 if TYPE_CHECKING:
@@ -48,8 +52,6 @@ _log = logging.getLogger("gateway.connection")
 # What a refused client still sends is read and dropped, so that it can read its answer: a close would be a reset.
 LINGER_S: Final = 2.0  # after the last byte
 LINGER_MAX_S: Final = 30.0  # in all
-PIPELINE_MAX: Final = 64  # requests that may wait behind the current one
-IGNORED_BODY_BYTES_MAX: Final = 65536  # rest of a body that is read past after an early answer, rather than closing
 QUIET_S: Final = 2.0  # idle for so long, an old connection is closed; a busier one is told with its next response
 NEVER: Final = float("inf")
 
@@ -57,8 +59,11 @@ IDLE, HEAD, BODY = range(3)
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 
 
-class GatewayProtocol(asyncio.Protocol):
+class GatewayProtocol(WritingHalf):
     """One client connection; the parameters are those that uvicorn's server gives."""
+
+    fault: GatewayError | None = None  # of the body of the request that is being answered
+    stalled = False  # cut by us, since the client took nothing of what waited for it
 
     def __init__(
         self,
@@ -67,10 +72,10 @@ class GatewayProtocol(asyncio.Protocol):
         app_state: dict[str, Any],  # noqa: ARG002  # lifespan state: the gateway keeps none
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
+        super().__init__()
         self.app: ASGI3Application = config.loaded_app
         self.state = server_state
         self.loop = _loop or asyncio.get_running_loop()
-        self.write_paused = False
         self._limits = server_state.limits
         self._read_paused = False
         self._deaf = False  # further input is dropped
@@ -78,20 +83,12 @@ class GatewayProtocol(asyncio.Protocol):
         self._fed_bytes = 0  # received since the message began or since its last piece of body
         self._exchange: Exchange | None = None  # that is being answered
         self._parsing: Exchange | None = None  # whose body is being received
-        self._queue: list[tuple[Exchange, HTTPScope]] = []  # received behind it
+        self._behind = Pipelined()  # received behind it
         self._last_words: bytes | None = None  # refusal of a message behind it
         self._upgrading = b""  # the head to parse again, without its offer to upgrade
-        self._writable: asyncio.Event | None = None
         self._idle_since = self._head_started = 0.0
-        self._stalled_since = 0.0
-        self._stalled_bytes = 0
         self._closes_at = self._linger_ends = NEVER
-        self.parser = self._new_parser()
-
-    def _new_parser(self) -> httptools.HttpRequestParser:
-        parser = httptools.HttpRequestParser(self)
-        parser.set_dangerous_leniencies(lenient_data_after_close=True)  # which is dropped rather than an error
-        return parser
+        self.parser = new_parser(self)
 
     # Transport
 
@@ -101,14 +98,16 @@ class GatewayProtocol(asyncio.Protocol):
         self._client = address_of(transport.get_extra_info("peername"))
         self._server = address_of(transport.get_extra_info("sockname"))
         now = self._idle_since = monotonic()
-        limits = self._limits
-        age_s = limits.max_age_s * random.uniform(0.9, 1.1)  # noqa: S311  # no secret
-        self._age_ends = now + age_s if limits.keep_alive_s else 0.0
+        self._age_ends = self._limits.age_ends(now)
         state = self.state
         state.connections.add(self)  # type: ignore[arg-type]  # uvicorn lists its own protocols
+        if not state.full:
+            return
+        state.warn_full()
         if state.overflowing:
+            state.refused(Overloaded.code)
             transport.abort()
-        elif state.full:
+        else:
             self._phase = HEAD  # the client is about to send one
             self._refuse(Overloaded("The gateway has too many connections.", retry_after_s=1))
 
@@ -133,27 +132,9 @@ class GatewayProtocol(asyncio.Protocol):
 
     def _disconnect(self) -> None:
         exchange, self._exchange, self._parsing = self._exchange, None, None
-        self._queue.clear()
+        self._behind.clear()
         if exchange is not None:
             exchange.disconnect()
-
-    def pause_writing(self) -> None:
-        """The client reads too slowly: ``send`` waits."""
-        self.write_paused = True
-
-    def resume_writing(self) -> None:
-        """It has caught up, or is gone."""
-        self.write_paused = False
-        if self._writable is not None:
-            self._writable.set()
-            self._writable = None
-
-    async def drained(self) -> None:
-        """Return when the client has read enough, or is gone."""
-        if self.write_paused:
-            if self._writable is None:
-                self._writable = asyncio.Event()
-            await self._writable.wait()
 
     def resume_reading(self) -> None:
         """Take more of the request body."""
@@ -173,7 +154,8 @@ class GatewayProtocol(asyncio.Protocol):
         except httptools.HttpParserUpgrade as upgrade:
             self._ignore_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
-            self._refuse(refusal_of(error))
+            if not self._deaf:  # else it stopped because we want no more
+                self._refuse(refusal_of(error))
         if self._fed_bytes > self._limits.max_header_bytes and not self._deaf:
             self._refuse(
                 head_too_large(self._limits)
@@ -226,7 +208,7 @@ class GatewayProtocol(asyncio.Protocol):
             check_head(version, self._hosts, self.url, self.headers, self._limits)
         http11 = version == "1.1"
         exchange = Exchange(self, self._head_started, http11, http11 and parser.should_keep_alive())
-        exchange.continues = self._continues
+        exchange.continues = http11 and self._continues  # RFC 9110, section 10.1.1
         method = parser.get_method().decode("ascii")
         if method == "HEAD":
             exchange.head_only = True
@@ -234,10 +216,8 @@ class GatewayProtocol(asyncio.Protocol):
         scope = self._scope(exchange, method, version)
         if self._exchange is None:
             self._start(exchange, scope)
-        elif len(self._queue) < PIPELINE_MAX:
-            self._queue.append((exchange, scope))
-        else:
-            raise Refusal(InvalidRequest("Too many requests are pipelined."))
+        elif not self._behind.add(exchange, scope):
+            self._overflow()
 
     def _scope(self, exchange: Exchange, method: str, version: str) -> HTTPScope:
         raw_path, path, query = split_target(self.url)
@@ -261,7 +241,13 @@ class GatewayProtocol(asyncio.Protocol):
         """A piece of the body; reading pauses when the application is behind."""
         self._fed_bytes = 0
         exchange = self._parsing
-        if exchange is not None and exchange.body(body) and not self._read_paused:
+        if exchange is None:
+            return
+        full = exchange.body(body)
+        if exchange is not self._exchange:
+            if not self._behind.hold(len(body)):
+                self._overflow()
+        elif full and not self._read_paused:
             self._read_paused = True
             self.transport.pause_reading()
 
@@ -273,6 +259,8 @@ class GatewayProtocol(asyncio.Protocol):
         if exchange is not None:
             self._parsing = None
             exchange.end_of_body()
+            if self._read_paused:
+                self.resume_reading()
 
     # Requests in order
 
@@ -283,21 +271,15 @@ class GatewayProtocol(asyncio.Protocol):
 
     def ends_with(self, exchange: Exchange) -> bool:
         """Whether the connection should close after the response of ``exchange``, whose head is about to be sent."""
-        if self._queue:
+        if self._behind:
             return False
         state = self.state
         return (
             state.draining
             or state.now >= self._age_ends
-            or (self._parsing is exchange and not self._can_read_past(exchange))
+            # The rest of an unread body is read past where it is small and sure to come, not waiting to be asked for.
+            or (self._parsing is exchange and (exchange.continues or not promises_little(self.headers)))
         )
-
-    def _can_read_past(self, exchange: Exchange) -> bool:
-        """Whether the unread rest of its body is certain to come, and small."""
-        if exchange.continues:
-            return False  # the client may send it, or the next request
-        lengths = [int(value) for name, value in self.headers if name == b"content-length"]
-        return bool(lengths) and lengths[0] <= IGNORED_BODY_BYTES_MAX
 
     def response_complete(self, exchange: Exchange) -> None:
         """Go on after a response: the next request, the close, or idle."""
@@ -305,30 +287,32 @@ class GatewayProtocol(asyncio.Protocol):
         self.state.total_requests += 1
         if self._parsing is exchange:
             self._parsing = None  # the rest of its body is read past
+        self.resume_reading()
         if not exchange.keep_alive:
             self._close()
-        elif self._queue:
-            self._start(*self._queue.pop(0))
+        elif self._behind:
+            self._start(*self._behind.take())
         elif self._last_words is not None:
             self.transport.write(self._last_words)
             self._close()
         else:
             self._idle_since = self.state.now
-            self.resume_reading()
 
     # Refusals and the end
 
     def _refuse(self, error: GatewayError) -> None:
         """Answer with ``error`` when it is this message's turn, and close; nothing after it is interpreted."""
         _log.debug("refused: %s", error.message)
-        self._deaf = True
+        self._listen_no_more()
         exchange, parsing = self._exchange, self._parsing
-        if exchange is not None and parsing is not exchange:
-            if self._queue and self._queue[-1][0] is parsing:
-                self._queue.pop()
-            self._last_words = error_response(error, self.state.head_lines)
-            return
-        if exchange is not None:  # the body of the request that is being answered
+        if exchange is None or parsing is not exchange:
+            self.state.refused(error.code)
+            if exchange is not None:
+                self._behind.drop(parsing)
+                self._last_words = error_response(error, self.state.head_lines)
+                return
+        else:  # the body of the request that is being answered, which the application accounts for
+            self.fault = error
             if exchange.state not in (NOTHING, HEAD_HELD):
                 self.abort()
                 return
@@ -336,10 +320,30 @@ class GatewayProtocol(asyncio.Protocol):
         self.transport.write(error_response(error, self.state.head_lines))
         self._close()
 
+    def _overflow(self) -> NoReturn:
+        """More is pipelined than may wait: answer what fits and close, whereupon a client sends the rest again.
+
+        Reading goes on, to nowhere.
+        """
+        self._listen_no_more()
+        self._behind.drop(self._parsing)
+        self._parsing = None
+        self._last().keep_alive = False
+        raise Enough
+
+    def _last(self) -> Exchange:
+        """The last request that will be answered; one is being answered."""
+        assert self._exchange is not None
+        return self._behind[-1][0] if self._behind else self._exchange
+
+    def _listen_no_more(self) -> None:
+        self._deaf = True
+        self.watch_anew()
+
     def _close(self) -> None:
         """Close once everything is sent; a client that is still sending gets a moment to read its answer."""
-        self._deaf = True
-        self._queue.clear()
+        self._listen_no_more()
+        self._behind.clear()
         if self._phase == IDLE:
             self.transport.close()
             return
@@ -352,8 +356,7 @@ class GatewayProtocol(asyncio.Protocol):
     def shutdown(self) -> None:
         """Close between requests: at once where none is in flight (uvicorn's server calls this when it stops)."""
         if self._exchange is not None:
-            last = self._queue[-1][0] if self._queue else self._exchange
-            last.keep_alive = False
+            self._last().keep_alive = False
         elif self._deaf:
             self._linger_ends = min(self._linger_ends, monotonic() + LINGER_S)
         else:
@@ -370,10 +373,8 @@ class GatewayProtocol(asyncio.Protocol):
 
     def _sweep_sending(self, now: float) -> None:
         """Cut a client that takes nothing of what waits for it, and one whose time to read a refusal is over."""
-        waiting_bytes = self.transport.get_write_buffer_size()
-        if waiting_bytes != self._stalled_bytes:
-            self._stalled_bytes, self._stalled_since = waiting_bytes, now
-        elif waiting_bytes and now - self._stalled_since >= self._limits.write_timeout_s:
+        if self.taken_nothing_for(now) >= self._limits.write_timeout_s:
+            self.stalled = True
             self.abort()
         if now >= self._closes_at:
             self.transport.abort()
@@ -393,6 +394,6 @@ class GatewayProtocol(asyncio.Protocol):
 
     def _ignore_upgrade(self, rest: bytes) -> None:
         """Parse the head again without its offer to upgrade, since llhttp would not read the body, and go on."""
-        self.parser = self._new_parser()
+        self.parser = new_parser(self)
         self._fed_bytes = -len(self._upgrading) - len(rest)  # already counted
         self.data_received(self._upgrading + rest)

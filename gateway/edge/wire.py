@@ -6,15 +6,18 @@ Sources: RFC 9112 (HTTP/1.1), sections 2.3, 3.2, 6.1, 11.2; RFC 9110, section 7.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
 import httptools
 
-from gateway.errors import GatewayError, HeadersTooLarge, InvalidRequest, MethodNotAllowed
+from gateway.errors import GatewayError, HeadersTooLarge, InternalError, InvalidRequest, MethodNotAllowed
 
 if TYPE_CHECKING:
     from gateway.edge.connections import ConnectionLimits
+
+IGNORED_BODY_BYTES_MAX: Final = 65536
+"""Of a body whose rest is read past after an early answer, rather than closing."""
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -27,6 +30,17 @@ class Refusal(Exception):
     def __init__(self, error: GatewayError) -> None:
         super().__init__(error.message)
         self.error = error
+
+
+class Enough(Exception):
+    """Raised inside a parser callback to stop the parser: what follows is of no interest."""
+
+
+def new_parser(callbacks: object) -> httptools.HttpRequestParser:
+    """A parser of requests. What follows a request that closes the connection is dropped rather than an error."""
+    parser = httptools.HttpRequestParser(callbacks)
+    parser.set_dangerous_leniencies(lenient_data_after_close=True)
+    return parser
 
 
 def check_coding(coding: bytes) -> None:
@@ -56,10 +70,22 @@ def head_too_large(limits: ConnectionLimits) -> GatewayError:
     )
 
 
+def promises_little(fields: Fields) -> bool:
+    """Whether a request's body has a known length that is cheaper to read past than a new connection."""
+    lengths = [int(value) for name, value in fields if name == b"content-length"]
+    return bool(lengths) and lengths[0] <= IGNORED_BODY_BYTES_MAX
+
+
 def split_target(url: bytes) -> tuple[bytes, str, bytes]:
-    """Raw path, decoded path and query of a request target in origin or absolute form, or ``*``."""
+    """Raw path, decoded path and query of a request target in origin or absolute form, or ``*``.
+
+    Raises Refusal for a target that is neither.
+    """
     if not url.startswith(b"/"):
-        parsed = httptools.parse_url(url)
+        try:
+            parsed = httptools.parse_url(url)
+        except (httptools.HttpParserError, TypeError):
+            raise Refusal(InvalidRequest("The request's target is not valid.", code="invalid_http")) from None
         url = (parsed.path or b"/") + (b"?" + parsed.query if parsed.query else b"")
     raw_path, _, query = url.partition(b"?")
     path = raw_path.decode("ascii")
@@ -87,6 +113,7 @@ def refusal_of(error: httptools.HttpParserError) -> GatewayError:
         return cause.error
     if isinstance(error, httptools.HttpParserCallbackError):
         _log.error("a parser callback failed", exc_info=cause)
+        return InternalError("a parser callback failed")
     return InvalidRequest(f"The request is not valid HTTP: {str(error)[:200]}", code="invalid_http")
 
 

@@ -142,6 +142,12 @@ SCENARIO_FIRST_TOKEN = Spec(
     labels=("scenario",),
     bounds=SLOW_FIRST_TOKEN_BUCKETS,
 )
+CONNECTION_REFUSALS = Spec(
+    kind="counter",
+    name="llm_gateway_connection_refusals_total",
+    help="Refused by the server itself, before there was a request to log: wrong or late heads, connections too many.",
+    labels=("code",),
+)
 RELOAD_FAILURES = Spec(
     kind="counter",
     name="llm_gateway_registry_reload_failures_total",
@@ -155,6 +161,7 @@ LOG_LINES_DROPPED = Spec(
 
 ACCUMULATED = (
     TOKEN_USAGE, REQUEST_DURATION, TIME_TO_FIRST_TOKEN, TIME_PER_OUTPUT_TOKEN, REQUESTS, INFLIGHT, OVERHEAD, TOKENS,
-    COST, ATTEMPTS, BACKEND_INFLIGHT, STREAM_ENDS, SCENARIO_FIRST_TOKEN, RELOAD_FAILURES, LOG_LINES_DROPPED,
+    COST, ATTEMPTS, BACKEND_INFLIGHT, STREAM_ENDS, SCENARIO_FIRST_TOKEN, CONNECTION_REFUSALS, RELOAD_FAILURES,
+    LOG_LINES_DROPPED,
 )  # fmt: skip
 """Every metric that accumulates in memory; those of the registry and of the build are stated at each scrape."""

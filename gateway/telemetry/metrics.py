@@ -142,6 +142,10 @@ class Metrics:
 
     # Rare events
 
+    def connection_refused(self, code: str) -> None:
+        """The server refused a connection, or what was no request yet; ``code`` is a GatewayError's."""
+        self.numbers[families.CONNECTION_REFUSALS].child(self._error_codes.within(code)).value += 1
+
     def registry_loaded(self, snapshot: Snapshot, problems: int = 0) -> None:
         """This snapshot is being served; ``problems`` > 0 counts as a failed load, since something was refused."""
         self.registry_state = RegistryState(

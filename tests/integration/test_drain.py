@@ -126,6 +126,24 @@ def test_a_stream_that_outlasts_the_drain_is_cut(quick_gateway: GatewayProcess, 
         quick_gateway.wait_for_log(lambda line: line.get("stream") is True)
 
 
+def test_a_request_that_outlasts_the_drain_unanswered_is_told_so(
+    quick_gateway: GatewayProcess, upstream: ScriptedUpstream
+) -> None:
+    """With what the log says: 503, come back in a second, to another replica."""
+    gate = Gate()
+    upstream.enqueue(Script((gate,)))
+    with quick_gateway.client(timeout_s=20) as client:
+        client.send(request_bytes(PATH, BODY, key=quick_gateway.key))
+        gate.wait_reached()
+        quick_gateway.signal(signal.SIGTERM)
+        response = client.read_response()
+    assert (response.status, response.header("retry-after")) == (503, "1")
+    assert response.json()["error"]["code"] == "shutting_down"
+    line = quick_gateway.wait_for_log(lambda line: line.get("event") == "request")
+    assert (line["status"], line["code"]) == (503, "shutting_down")
+    assert quick_gateway.wait_exit(8) == 0
+
+
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 def test_a_second_signal_ends_it_at_once(
     second: signal.Signals, slow_gateway: GatewayProcess, upstream: ScriptedUpstream

@@ -30,6 +30,7 @@ class ServedApp:
 
     def __init__(self, app: App, **limits: Any) -> None:
         self._app, self._limits = app, ConnectionLimits(**limits)
+        self.refusals: list[str] = []  # their error codes
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -66,7 +67,7 @@ class ServedApp:
 
     async def _serve(self) -> None:
         self._loop, self._done = asyncio.get_running_loop(), asyncio.Event()
-        self.server = PortServer(self._app, self._limits)
+        self.server = PortServer(self._app, self._limits, self.refusals.append)
         await self.server.open(self._listener)
         self._ready.set()
         await self._done.wait()

@@ -42,6 +42,14 @@ def test_targets(target: bytes, parts: tuple[bytes, str, bytes]) -> None:
     assert split_target(target) == parts
 
 
+@pytest.mark.parametrize("target", [b"http://", b"http:///a", b"http://a:99999/", b"a"])
+def test_targets_that_are_none(target: bytes) -> None:
+    """They are refused, as what cannot be parsed."""
+    with pytest.raises(Refusal) as refusal:
+        split_target(target)
+    assert (refusal.value.error.status, refusal.value.error.code) == (400, "invalid_http")
+
+
 @pytest.mark.parametrize("coding", [b"chunked", b"Chunked", b"chunked \t"])
 def test_chunked_is_understood(coding: bytes) -> None:
     """In any case, with whitespace behind it."""

@@ -162,6 +162,15 @@ def test_attempts_count_by_outcome(metrics: Metrics) -> None:
     assert seen.value("llm_gateway_upstream_attempts_total", backend="gpt", outcome="ok") == 1
 
 
+def test_refusals_of_the_server_count_by_code(metrics: Metrics) -> None:
+    """They are no requests."""
+    metrics.connection_refused("invalid_http")
+    metrics.connection_refused("invalid_http")
+    seen = scrape(metrics)
+    assert seen.value("llm_gateway_connection_refusals_total", code="invalid_http") == 2
+    assert seen.labels("llm_gateway_requests_total") == []
+
+
 def test_tenants_beyond_the_bound_become_other(metrics: Metrics) -> None:
     """First come, first served; nobody's request goes uncounted."""
     for tenant in ("a", "b", "c", "d", "a"):
