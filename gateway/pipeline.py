@@ -86,17 +86,17 @@ class Pipeline:
         request = render(scenario, request)
         plan = make_plan(scenario, random.random(), self._max_attempts)  # noqa: S311  # a share of traffic, no secret
         cleanup = Cleanup()
+        lease = admit()
         try:
-            lease = admit()
-            cleanup.push(lease.settle, None)
             answer = await self._caller.call(plan, request, record, cleanup)
+            if answer.stream is None or answer.source is None:
+                _settle(lease, request, answer, record)  # it is all there: nothing is left to wait for
+                return Reply(answer, scenario, None, cleanup)
             cleanup.push(_settle, lease, request, answer, record)
-            stream = None
-            if answer.stream is not None and answer.source is not None:
-                stream = MeteredStream(answer.source, answer.stream, answer.first, record)
-            return Reply(answer, scenario, stream, cleanup)
+            return Reply(answer, scenario, MeteredStream(answer.source, answer.stream, answer.first, record), cleanup)
         except BaseException:  # also when cancelled: what was taken is given back here, else by the Reply
             cleanup.close()
+            lease.settle(None)
             raise
 
 
@@ -107,6 +107,7 @@ def _settle(lease: Lease, request: ChatRequest, answer: Answer, record: RequestR
     elif answer.facts is not None:
         usage = answer.facts.usage or estimate_usage(request, answer.facts.output_bytes)
     else:
+        lease.settle(None)
         return
     if lease.settle(usage):
         record.usage = usage

@@ -82,6 +82,7 @@ def upstream_limits(settings: Settings) -> UpstreamLimits:
         max_error_body_bytes=settings.upstream_max_error_body_bytes,
         max_event_bytes=settings.upstream_max_event_bytes,
         ca_file=settings.upstream_ca_file,
+        workers=settings.workers,
     )
 
 

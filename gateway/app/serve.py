@@ -39,7 +39,7 @@ def serve(settings: Settings) -> int:
     """Serve until a signal ends it; the exit code of the process.
 
     Raises RegistryInvalid where any object is bad, and SettingsInvalid where a port or the embedded Valkey cannot be
-    had; nothing has listened then.
+    had or the CA file not be used; nothing has listened then.
     """
     raise_file_limit()
     with ExitStack() as stack:
@@ -50,6 +50,7 @@ def serve(settings: Settings) -> int:
         registry = RegistryWatch(settings)
         registry.load()
         warn_of_settings(settings)
+        check_ca_file(settings)
         launch = _prepare(settings, registry, (writer, log_loss), stack)
         _log.info("listening on %s, management on %s", launch.data_listener, launch.management_listener)
         return _run(launch)
@@ -142,9 +143,21 @@ def listen(setting: str, address: Address) -> Listener:
 
 
 def warn_of_settings(settings: Settings) -> None:
-    """Say what is set and means nothing."""
+    """Say what is set and has no effect."""
     for name in settings.unknown_variables():
         _log.warning("%s is no setting of this version", name)
+    if settings.redis_url == "embedded":  # what a demo starts with: nobody has to do anything about it
+        _log.info("LLM_GATEWAY_REDIS_URL: an embedded Valkey runs; nothing of this version uses it yet")
+    elif settings.redis_url is not None:
+        _log.warning("LLM_GATEWAY_REDIS_URL: a Redis is configured; nothing of this version uses it yet")
+
+
+def check_ca_file(settings: Settings) -> None:
+    """Raises SettingsInvalid where the CA file of backends cannot be used: a worker would find that too late."""
+    if settings.upstream_ca_file is not None:
+        from gateway.upstream.client import tls_context  # here, as the main process needs it for nothing else
+
+        tls_context(settings.upstream_ca_file)
 
 
 def raise_file_limit() -> None:

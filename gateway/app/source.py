@@ -73,7 +73,7 @@ class RegistryWatch:
 
     def _tell(self, result: LoadResult) -> None:
         problems = [f"refused: {problem}" for problem in result.problems]
-        texts = [*problems, *result.warnings, *drain_warnings(self._settings, result.snapshot)]
+        texts = [*problems, *result.warnings, *setting_warnings(self._settings, result.snapshot)]
         for text in texts:
             if text not in self._told:
                 _log.warning(text)
@@ -89,8 +89,11 @@ class RegistryWatch:
         )
 
 
-def drain_warnings(settings: Settings, snapshot: Snapshot) -> Iterator[str]:
-    """One line for the backends whose calls a drain may cut short."""
+def setting_warnings(settings: Settings, snapshot: Snapshot) -> Iterator[str]:
+    """One line for each setting that does not fit what the registry holds."""
+    default = settings.default_scenario
+    if default is not None and not any(default in (each.name, *each.aliases) for each in snapshot.scenarios.values()):
+        yield f"LLM_GATEWAY_DEFAULT_SCENARIO: the registry has no scenario and no alias {default!r}"
     longer = sorted(name for name, each in snapshot.backends.items() if each.timeouts.total_s > settings.drain_s)
     if longer:
         yield (

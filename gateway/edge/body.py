@@ -21,16 +21,15 @@ async def read_body(receive: Receive, content_length: int | None, max_bytes: int
     A body that is announced as too large is refused before any of it is read.
     """
     if content_length is not None and content_length > max_bytes:
-        raise _too_large(max_bytes)
+        raise too_large(max_bytes)
     try:
         async with asyncio.timeout(timeout_s):
-            return await read_received_body(receive, max_bytes)
+            return await _read(receive, max_bytes)
     except TimeoutError:
         raise RequestTimeout("The request's body took too long to arrive.") from None
 
 
-async def read_received_body(receive: Receive, max_bytes: int) -> bytes:
-    """The whole body, where it is known to have arrived and needs no timer. Raises RequestTooLarge, ClientGone."""
+async def _read(receive: Receive, max_bytes: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
     while True:
@@ -40,11 +39,12 @@ async def read_received_body(receive: Receive, max_bytes: int) -> bytes:
         chunk = message.get("body", b"")
         size += len(chunk)
         if size > max_bytes:
-            raise _too_large(max_bytes)
+            raise too_large(max_bytes)
         if not message.get("more_body", False):
             return b"".join([*chunks, chunk]) if chunks else chunk
         chunks.append(chunk)
 
 
-def _too_large(max_bytes: int) -> RequestTooLarge:
+def too_large(max_bytes: int) -> RequestTooLarge:
+    """The refusal of a body beyond its bound."""
     return RequestTooLarge(f"The request's body is larger than {max_bytes} bytes.")

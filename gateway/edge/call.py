@@ -17,8 +17,8 @@ from typing import Any
 
 from gateway.auth import ClientAddress
 from gateway.clock import monotonic
-from gateway.dialects.openai.errors import error_body
-from gateway.edge.body import ClientGone, Receive, read_body, read_received_body
+from gateway.dialects.openai.errors import error_body, error_event
+from gateway.edge.body import ClientGone, Receive, read_body, too_large
 from gateway.edge.connections import CONNECTION_EXTENSION, ClientConnection
 from gateway.edge.head import RequestHead, read_head, refuse_encoded_body
 from gateway.errors import GatewayError, InternalError, MethodNotAllowed, Overloaded
@@ -65,10 +65,10 @@ class Call:
         self._receive = receive
         self._send = send
         self._limits = limits
-        self._task: asyncio.Task[Any] | None = asyncio.current_task()
         self._watcher: asyncio.Task[None] | None = None
         connection: ClientConnection | None = scope.get("extensions", {}).get(CONNECTION_EXTENSION)
         self._connection = connection
+        self._task: asyncio.Task[Any] | None = asyncio.current_task() if connection is None else connection.task
         self.record = RequestRecord(
             request_id=head.request_id,
             trace=head.trace,
@@ -92,7 +92,9 @@ class Call:
         limits = self._limits
         connection = self._connection
         if connection is not None and connection.body_received:  # the usual case: nothing to wait for
-            body = await read_received_body(self._receive, limits.max_body_bytes)
+            body = connection.take_body()
+            if len(body) > limits.max_body_bytes:
+                raise too_large(limits.max_body_bytes)
         else:
             started_at = monotonic()
             try:
@@ -129,8 +131,15 @@ class Call:
     async def answer(self, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
         """Send a whole answer."""
         headers.append((b"content-length", b"%d" % len(body)))
-        await self.start(status, headers)
-        await self.send(body, more=False)
+        headers.append((b"x-request-id", self.head.request_id.encode()))
+        self.started = True
+        record = self.record
+        record.status = status
+        record.bytes_out += len(body)
+        started_at = monotonic()
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+        record.client_wait_s += monotonic() - started_at
 
     async def refuse(self, error: GatewayError) -> None:
         """Tell the client of ``error``, and the record of its detail."""
@@ -138,11 +147,14 @@ class Call:
         if not self.started:
             await self.answer(error.status, error_body(error), error_headers(error))
 
-    def cut(self) -> None:
-        """The gateway ends before the request does: nothing more can be sent, but the books must say why."""
-        note_error(self.record, Overloaded("The gateway is shutting down.", code="shutting_down"))
-        if self.record.stream_end_reason is not None:
+    async def cut(self) -> None:
+        """The gateway ends before the request does: say so, as a refusal or as the last event of a stream."""
+        error = Overloaded("The gateway is shutting down.", code="shutting_down", retry_after_s=1)
+        streams = self.started and self.record.stream_end_reason not in {None, "complete"}
+        await self.refuse(error)
+        if streams:
             self.record.stream_end_reason = "shutting_down"
+            await self.send(error_event(error), more=False)
 
     def end(self) -> None:
         """Stop watching; the record is complete."""
@@ -151,11 +163,21 @@ class Call:
         record = self.record
         record.finished_at = monotonic()
         if self.gone and record.outcome == "" and record.stream_end_reason != "complete":
-            record.status = _CLIENT_GONE
-            record.outcome = "client_gone"
-            record.error_code = "client_gone"
+            self._note_departure()
         elif record.outcome == "":
             record.outcome = "ok" if record.status < 400 else "refused"
+
+    def _note_departure(self) -> None:
+        """Why the client is gone: of its own will, or because of what the server could not accept of it."""
+        record = self.record
+        fault = None if self._connection is None else self._connection.fault
+        if fault is not None:
+            note_error(record, fault)
+            return
+        record.status = _CLIENT_GONE
+        record.outcome = record.error_code = "client_gone"
+        if self._connection is not None and self._connection.stalled:
+            record.detail = "it took none of the answer for too long"
 
 
 def note_error(record: RequestRecord, error: GatewayError) -> None:
@@ -199,7 +221,7 @@ class Frontdesk:
             call.gone = True
         except asyncio.CancelledError:
             if not call.gone:
-                call.cut()
+                await call.cut()
                 raise
             asyncio.current_task().uncancel()  # type: ignore[union-attr]  # a coroutine of ours runs in a task
         except Exception as error:  # noqa: BLE001  # the last line of defence: a fault of ours is a 500 and a trace in our log

@@ -7,6 +7,7 @@ at does not keep the others from it. Nothing here parses HTTP.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 from collections.abc import Callable, Iterable
@@ -62,8 +63,15 @@ class ClientConnection(Protocol):
         """Monotonic time of the first byte of the request's head."""
 
     @property
+    def task(self) -> asyncio.Task[None] | None:
+        """The task that runs the application for this request."""
+
+    @property
     def body_received(self) -> bool:
         """True once the whole request body has arrived, so that ``receive`` will not wait for it."""
+
+    def take_body(self) -> bytes:
+        """The whole body, where ``body_received`` is true: what ``receive`` would give, without waiting for it."""
 
     @property
     def write_paused(self) -> bool:

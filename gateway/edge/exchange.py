@@ -101,6 +101,12 @@ class Exchange:
         """See ClientConnection."""
         return not self.more_body
 
+    def take_body(self) -> bytes:
+        """See ClientConnection."""
+        body = b"".join(self.chunks)  # of one piece, this is the piece itself
+        self._taken()
+        return body
+
     @property
     def write_paused(self) -> bool:
         """See ClientConnection."""
@@ -204,14 +210,16 @@ class Exchange:
         return DISCONNECTED
 
     def _next_piece(self) -> dict[str, Any]:
-        chunks = self.chunks
-        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        chunks.clear()
+        body = b"".join(self.chunks)
+        self._taken()
+        return {"type": "http.request", "body": body, "more_body": self.more_body}
+
+    def _taken(self) -> None:
+        self.chunks.clear()
         if self.buffered_bytes > BODY_BUFFER_BYTES:
             self.protocol.resume_reading()
         self.buffered_bytes = 0
         self.delivered = not self.more_body
-        return {"type": "http.request", "body": body, "more_body": self.more_body}
 
     async def send(self, message: dict[str, Any]) -> None:
         """Send the response's head or a piece of its body; waits while the client reads too slowly.

@@ -66,7 +66,7 @@ class Caller:
             outcome: Outcome = "cancelled"
             detail = ""
             try:
-                answer = await self._attempt(self._backends.state_of(backend), request, record, cleanup)
+                answer = await self._attempt(backend, request, record, cleanup)
                 outcome = "ok" if answer.status == 200 else "refused"
                 return answer
             except AttemptFailed as failure:
@@ -79,14 +79,14 @@ class Caller:
                 self._metrics.attempt(backend.name, outcome)
         raise exhausted(plan, failures)
 
-    async def _attempt(
-        self, state: BackendState, request: ChatRequest, record: RequestRecord, cleanup: Cleanup
-    ) -> Answer:
+    async def _attempt(self, backend: Backend, request: ChatRequest, record: RequestRecord, cleanup: Cleanup) -> Answer:
+        # The state may go on to a later version of the backend while this call waits; the call stays with its own.
+        state = self._backends.state_of(backend)
         state.enter()
         source: Source | None = None
         try:
-            source = await self._open(state, request, record)
-            answer = await self._read(source, state.backend, request, record)
+            source = await self._open(backend, state.chat_head, request, record)
+            answer = await self._read(source, backend, request, record)
         except BaseException:  # also when cancelled: the backend must stop and its place must be free
             if source is not None:
                 source.close()
@@ -100,15 +100,14 @@ class Caller:
             cleanup.push(source.close)
         return answer
 
-    async def _open(self, state: BackendState, request: ChatRequest, record: RequestRecord) -> Source:
-        backend = state.backend
+    async def _open(self, backend: Backend, chat_head: bytes, request: ChatRequest, record: RequestRecord) -> Source:
         if backend.origin is None:
             return echo(backend, request)
         body = encode_chat_request(request, backend)
         trace = record.trace
         state_line = b"tracestate: %b\r\n" % trace.tracestate if trace.tracestate else b""
         head = b"%btraceparent: %b\r\n%bcontent-length: %d\r\n\r\n" % (
-            state.chat_head,
+            chat_head,
             trace.upstream_header(),
             state_line,
             len(body),
@@ -154,10 +153,11 @@ class Caller:
                 record.upstream_wait_s += monotonic() - started_at
             if not data:
                 raise AttemptFailed("protocol_error", "the stream ended before its first event")
-            size += len(data)
-            if size > self._limits.max_event_bytes:
-                raise AttemptFailed("protocol_error", "too much before the first event")
             held.append(stream.feed(data))
+            size += len(data)
+            if size > self._limits.max_event_bytes and not stream.started:
+                raise AttemptFailed("protocol_error", "too much before the first event")
+        source.begun()
         if stream.failed:
             raise AttemptFailed("error_in_body", "a stream whose first event is an error")
         return b"".join(held)
@@ -179,11 +179,17 @@ class Caller:
         return Answer(backend=backend, status=status, content_type=content_type, body=body)
 
     async def _read_body(self, source: Source, record: RequestRecord, limit: int) -> bytes:
+        body = source.whole()  # most bodies come with their head, and then there is nothing to wait for
+        if body is not None:
+            if len(body) > limit:
+                raise _TooLarge(limit)
+            return body
         started_at = monotonic()
         chunks: list[bytes] = []
         size = 0
         try:
             while data := await source.read():
+                source.begun()
                 size += len(data)
                 if size > limit:
                     raise _TooLarge(limit)

@@ -7,11 +7,13 @@ connection, so that a backend never works for a caller who left.
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Awaitable, Iterator, Sequence
+from pathlib import Path
 
 from gateway.clock import monotonic
-from gateway.errors import AttemptFailed
+from gateway.errors import AttemptFailed, SettingsInvalid
 from gateway.model import Origin, Timeouts
 from gateway.upstream.connection import Connection
 from gateway.upstream.decoding import Decoder
@@ -20,6 +22,10 @@ from gateway.upstream.pool import Pool
 
 _SWEEP_S = 0.05
 _PRUNE_S = 600.0
+_DIED_UNSEEN_S = 1.0
+"""A request on a dead connection is refused within a round trip; a backend that took longer may have worked on it."""
+
+_log = logging.getLogger("gateway.upstream")
 
 
 class Exchange:
@@ -58,6 +64,16 @@ class Exchange:
             self._steps = decoder.decode(data)
         return step
 
+    def whole(self) -> bytes | None:
+        """The rest of the body, if all of it has arrived and is not compressed; else None."""
+        connection = self._connection
+        return None if connection is None or self._decoder is not None else connection.whole()
+
+    def begun(self) -> None:
+        """Say that the answer really began: the first-byte timeout is over, the idle timeout counts."""
+        if self._connection is not None:
+            self._connection.begun()
+
     def close(self) -> None:
         """Give the connection back if the response was read to its end, else close it. May be called again."""
         connection, self._connection = self._connection, None
@@ -66,57 +82,76 @@ class Exchange:
 
 
 class UpstreamClient:
-    """All connections to backends of this process. Made inside a running event loop; ``close()`` ends it."""
+    """All connections to backends of this process. Made inside a running event loop; ``close()`` ends it.
+
+    Raises SettingsInvalid where the CA file cannot be used.
+    """
 
     def __init__(self, limits: UpstreamLimits) -> None:
         self._limits = limits
         self._pools: dict[Origin, Pool] = {}
         self._used_at: dict[Origin, float] = {}
-        self._tls: ssl.SSLContext | None = None
+        self._tls = tls_context(limits.ca_file) if limits.ca_file is not None else None
         self._sweep_timer: asyncio.TimerHandle | None = None
 
     async def exchange(self, origin: Origin, parts: Sequence[bytes], timeouts: Timeouts) -> Exchange:
         """Send a request and wait for the head of its answer.
 
-        A kept connection may have died unseen: if it ends before any byte of an answer, the request is sent once
-        more over a new connection (RFC 9110, 9.2.2 leaves that to who knows the request was not handled).
+        A kept connection may have died unseen: if it ends soon and before any byte of an answer, the request is sent
+        once more over a new connection (RFC 9110, 9.2.2 leaves that to who knows the request was not handled), within
+        the time of the first.
         Raises AttemptFailed.
         """
         pool = self._pools.get(origin) or self._add_pool(origin)
-        connection = pool.take_idle()
-        if connection is not None:
+        since = monotonic()
+        connection = pool.take_idle(since)
+        is_kept = connection is not None
+        if connection is None:
+            connection = await pool.connect(timeouts.connect_s)
+            since = monotonic()
+        while True:  # twice at most; in one piece, since every call pays for each further coroutine
             try:
-                return await _answer(pool, connection, parts, timeouts)
-            except AttemptFailed as failure:
-                if failure.outcome != "reset" or connection.received_any:
+                answered = connection.start(parts, timeouts, since)
+                pool.watch(connection, since)
+                await answered
+                if connection.error is not None and connection.status == 0:
+                    raise connection.error
+                return Exchange(pool, connection)
+            except BaseException as failure:  # also when cancelled: the caller left, so the backend must stop
+                pool.give_back(connection)
+                if not is_kept or failure is not connection.error or not _died_unseen(connection, since):
                     raise
-        connection = await pool.connect(timeouts.connect_s)
-        return await _answer(pool, connection, parts, timeouts)
+            is_kept = False
+            left_s = min(timeouts.first_byte_s, timeouts.total_s) - (monotonic() - since)
+            connection = await pool.connect(min(timeouts.connect_s, left_s))
 
     def _add_pool(self, origin: Origin) -> Pool:
         if self._sweep_timer is None:
             self._sweep_timer = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)
-        tls = self._tls_context() if origin.scheme == "https" else None
+        if origin.scheme == "https" and self._tls is None:
+            self._tls = tls_context(None)
+        tls = self._tls if origin.scheme == "https" else None
         pool = self._pools[origin] = Pool(origin, self._limits, tls)
         return pool
 
-    def _tls_context(self) -> ssl.SSLContext:
-        """Verification and host name check as the library's defaults have them, with our CA file if one is set."""
-        if self._tls is None:
-            self._tls = ssl.create_default_context(cafile=self._limits.ca_file)
-            self._tls.minimum_version = ssl.TLSVersion.TLSv1_2
-        return self._tls
-
     def _sweep(self) -> None:
         now = monotonic()
-        for origin, pool in list(self._pools.items()):
-            pool.sweep(now)
-            if pool.busy or pool.idle_count or pool.connecting:
-                self._used_at[origin] = now
-            elif now - self._used_at.setdefault(origin, now) > _PRUNE_S:
-                self._pools.pop(origin).close()
-                del self._used_at[origin]
-        self._sweep_timer = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)
+        try:
+            for origin, pool in list(self._pools.items()):
+                try:
+                    self._sweep_pool(origin, pool, now)
+                except Exception:  # noqa: BLE001  # the deadlines of all other pools hang on this loop
+                    _log.exception("a sweep of the connections to %s failed", origin.host)
+        finally:
+            self._sweep_timer = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)
+
+    def _sweep_pool(self, origin: Origin, pool: Pool, now: float) -> None:
+        pool.sweep(now)
+        if pool.busy or pool.idle_count or pool.connecting:
+            self._used_at[origin] = now
+        elif now - self._used_at.setdefault(origin, now) > _PRUNE_S:
+            self._pools.pop(origin).close()
+            del self._used_at[origin]
 
     @property
     def open_connections(self) -> int:
@@ -136,12 +171,23 @@ async def _read_nothing() -> bytes:
     return b""
 
 
-async def _answer(pool: Pool, connection: Connection, parts: Sequence[bytes], timeouts: Timeouts) -> Exchange:
+def _died_unseen(connection: Connection, since: float) -> bool:
+    """Whether a kept connection that failed was dead already when the request was sent, as far as one can tell."""
+    error = connection.error
+    is_reset = error is not None and error.outcome == "reset" and not connection.received_any
+    return is_reset and monotonic() - since < _DIED_UNSEEN_S
+
+
+def tls_context(ca_file: Path | None) -> ssl.SSLContext:
+    """Verification and host name check as the library's defaults have them, with our CA file if one is set.
+
+    Raises SettingsInvalid where that is no file of certificates in PEM form that can be read.
+    """
     try:
-        connection.start(parts, timeouts)
-        pool.watch(connection)
-        await connection.head()
-        return Exchange(pool, connection)
-    except BaseException:  # also when cancelled: the caller left, so the backend must stop
-        pool.give_back(connection)
-        raise
+        context = ssl.create_default_context(cafile=ca_file)
+    except OSError as error:  # which ssl.SSLError is
+        raise SettingsInvalid(
+            f"LLM_GATEWAY_UPSTREAM_CA_FILE: expected a file of certificates in PEM form, got {str(ca_file)!r}: {error}"
+        ) from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context

@@ -12,6 +12,7 @@ Timeouts are deadlines kept here and judged by the client's sweep: no timer is m
 from __future__ import annotations
 
 import asyncio
+import select
 from collections.abc import Callable, Sequence
 
 import httptools
@@ -34,8 +35,8 @@ class _Refused(Exception):
 class Connection(asyncio.Protocol):
     """The protocol object of one connection; owned by its pool while idle, by one exchange while busy.
 
-    After ``head()``: ``status``, ``headers`` (names in lower case) and ``delimited``, which is False where only the
-    close of the connection ends the body.
+    Once the future of ``start`` is done: either ``status``, ``headers`` (names in lower case) and ``delimited``, which is
+    False where only the close of the connection ends the body; or ``status`` is 0 and ``error`` says why.
     """
 
     def __init__(self, limits: UpstreamLimits, on_idle_loss: Callable[[Connection], None]) -> None:
@@ -51,6 +52,7 @@ class Connection(asyncio.Protocol):
         self.idle_since = self.created_at
         self.busy = False
         self.closed = False
+        self._poll: select.poll | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -69,30 +71,44 @@ class Connection(asyncio.Protocol):
         self._chunks: list[bytes] = []
         self._buffered = 0
         self._paused = False
+        self._is_begun = False
 
     # -- the exchange --------------------------------------------------------------------------------------------
 
-    def start(self, parts: Sequence[bytes], timeouts: Timeouts) -> None:
-        """Send a request, given as the bytes that make it up; the connection must be idle."""
+    def start(self, parts: Sequence[bytes], timeouts: Timeouts, since: float) -> asyncio.Future[None]:
+        """Send a request, given as the bytes that make it up; the connection must be idle. Timeouts count ``since``.
+
+        The future is done when the head of the final response is there, or never will be.
+        """
         assert self._transport is not None
         self._begin()
         self.busy = True
-        now = monotonic()
         self._timeouts = timeouts
-        self._total_deadline = now + timeouts.total_s
-        self._stage: Outcome = "first_byte_timeout"
-        self._stage_deadline = now + timeouts.first_byte_s
-        if len(parts[-1]) <= _SMALL_BODY_BYTES:  # to copy it costs less than a write of two pieces
+        self._total_deadline = since + timeouts.total_s
+        self._stage_deadline = since + timeouts.first_byte_s
+        self._waiter = waiter = self._loop.create_future()
+        if self.closed:  # just after it was made
+            self._fail("reset", "connection closed before any answer")
+        elif len(parts[-1]) <= _SMALL_BODY_BYTES:  # to copy it costs less than a write of two pieces
             self._transport.write(b"".join(parts))
         else:
             self._transport.writelines(parts)
+        return waiter
 
-    async def head(self) -> None:
-        """Wait until ``status`` and ``headers`` are those of the final response. Raises AttemptFailed."""
-        while not self._head_done:
-            if self.error is not None:
-                raise self.error
-            await self._wait()
+    def begun(self) -> None:
+        """The answer really began: from now on it must go on (``idle_s``); until now it had to begin.
+
+        Bytes alone do not say so: servers send comments while a request waits for its turn.
+        """
+        if not self._is_begun:
+            self._is_begun = True
+            self._stage_deadline = monotonic() + self._timeouts.idle_s
+
+    def whole(self) -> bytes | None:
+        """All of the body that was not yet read, if its end has arrived too."""
+        if not self.complete or self.error is not None:
+            return None
+        return self._take()
 
     async def read(self) -> bytes:
         """All body bytes that have arrived, at least one; ``b""`` at the end of the body.
@@ -106,11 +122,8 @@ class Connection(asyncio.Protocol):
                 raise self.error
             if self.complete:
                 return b""
-            self._waiter = self._loop.create_future()  # as in _wait, which would be one more step for every chunk
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
+            self._waiter = waiter = self._loop.create_future()
+            await waiter
 
     def _take(self) -> bytes:
         chunks = self._chunks
@@ -119,17 +132,11 @@ class Connection(asyncio.Protocol):
         self._buffered = 0
         if self._paused:
             self._paused = False
-            self._stage_deadline = monotonic() + self._timeouts.idle_s
+            if self._is_begun:
+                self._stage_deadline = monotonic() + self._timeouts.idle_s
             if self._transport is not None and not self.closed:
                 self._transport.resume_reading()
         return data
-
-    async def _wait(self) -> None:
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
 
     def _wake(self) -> None:
         waiter = self._waiter
@@ -156,6 +163,18 @@ class Connection(asyncio.Protocol):
             self.abort()
         return reusable
 
+    def is_readable(self) -> bool:
+        """Whether anything, an end too, waits in the kernel that the loop had no time to read; for an idle connection.
+
+        It would be taken for the answer to the next request. TLS is no exception: what a server sends unasked is a
+        session ticket, right after the handshake and so before an answer.
+        """
+        if self._poll is None:  # poll, as select ends at file 1023; one for the connection's life, as it costs to make
+            assert self._transport is not None
+            self._poll = select.poll()
+            self._poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(self._poll.poll(0))
+
     def abort(self) -> None:
         """Close at once; what has not been written is dropped."""
         self.closed = True
@@ -171,13 +190,14 @@ class Connection(asyncio.Protocol):
             return _NEVER
         idle_deadline = now + self._timeouts.idle_s  # if a byte came, or reading went on, this very moment
         if self._paused:  # it is not the backend that is slow
-            return min(self._total_deadline, idle_deadline)
+            resumed_deadline = idle_deadline if self._is_begun else max(self._stage_deadline, now)
+            return min(self._total_deadline, resumed_deadline, idle_deadline)
         if now < self._stage_deadline:
             return min(self._total_deadline, self._stage_deadline, idle_deadline)
-        if self._stage == "first_byte_timeout":
-            self._fail(self._stage, f"no first byte within {self._timeouts.first_byte_s:g} s")
+        if self._is_begun:
+            self._fail("idle_timeout", f"nothing more within {self._timeouts.idle_s:g} s")
         else:
-            self._fail(self._stage, f"nothing more within {self._timeouts.idle_s:g} s")
+            self._fail("first_byte_timeout", f"no answer begun within {self._timeouts.first_byte_s:g} s")
         return _NEVER
 
     def _fail(self, outcome: Outcome, detail: str) -> None:
@@ -219,8 +239,8 @@ class Connection(asyncio.Protocol):
 
     def _body_arrived(self) -> None:
         """Move the deadline on, stop reading when enough waits, and tell the reader."""
-        self._stage = "idle_timeout"
-        self._stage_deadline = monotonic() + self._timeouts.idle_s
+        if self._is_begun:
+            self._stage_deadline = monotonic() + self._timeouts.idle_s
         if self._buffered >= self._limits.read_buffer_bytes and not self._paused and not self.complete:
             self._paused = True
             assert self._transport is not None

@@ -2,6 +2,8 @@
 
 A Kubernetes Service changes its addresses without telling anyone, so a name is looked up again once its answer is
 older than ``ttl_s``; look-ups of one name share one query, and while a name server fails the last answer serves.
+Names whose answers rotate show a part of their addresses at a time, so an address has left only when several answers
+in a row were without it.
 """
 
 from __future__ import annotations
@@ -9,15 +11,21 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+from collections import deque
 from collections.abc import Callable
 
 from gateway.clock import monotonic
 
 _MAX_ADDRESSES = 64
+_ABSENCES = 3
+"""An address that is missing from so many look-ups in a row has left the name."""
 
 
 class Resolver:
-    """Looks up one host, with a memory of ``ttl_s`` seconds. Raises OSError or UnicodeError when nothing is known."""
+    """Looks up one host, with a memory of ``ttl_s`` seconds. Raises OSError or UnicodeError when nothing is known.
+
+    ``on_change`` is told the addresses that have not left, whenever these are others.
+    """
 
     def __init__(self, host: str, port: int, ttl_s: float, on_change: Callable[[frozenset[str]], None]) -> None:
         self._host = host
@@ -29,6 +37,8 @@ class Resolver:
         self._resolved_at = float("-inf")
         self._query: asyncio.Task[None] | None = None
         self._turn = 0
+        self._answers: deque[tuple[str, ...]] = deque(maxlen=_ABSENCES)
+        self._present: frozenset[str] = frozenset()
 
     async def addresses(self) -> tuple[str, ...]:
         """The addresses to try, in order; the start moves on by one at each call, so that all get their share."""
@@ -59,10 +69,12 @@ class Resolver:
         addresses = tuple(dict.fromkeys(str(entry[4][0]) for entry in found))[:_MAX_ADDRESSES]
         if not addresses:
             raise OSError(f"no address for {self._host}")
-        changed = set(addresses) != set(self._addresses)
         self._addresses = addresses
-        if changed:
-            self._on_change(frozenset(addresses))
+        self._answers.append(addresses)
+        present = frozenset().union(*self._answers)
+        if present != self._present:
+            self._present = present
+            self._on_change(present)
 
     def _resolved(self, query: asyncio.Task[None]) -> None:
         self._query = None

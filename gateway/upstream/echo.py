@@ -1,13 +1,16 @@
 """The ``echo`` provider: a model backend inside this process, so that the gateway can be tried with nothing else.
 
 It answers with the words of the last user message, in the dialect of OpenAI, streamed or whole, with usage that counts
-words. The length and the pace of the answer are options of the backend.
+words. The length and the pace of the answer are options of the backend. Of a very long prompt only the beginning is
+looked at, and counted: what is only an echo must not keep other requests waiting.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import cycle, islice
 from typing import Any, TypeVar
 
 import msgspec
@@ -20,6 +23,9 @@ _T = TypeVar("_T")
 
 _encode = msgspec.json.encode
 _MAX_OUTPUT_TOKENS = 100_000
+_MAX_CHARACTERS = 262_144  # of all messages together, and of the one that is answered with
+_MAX_ITEMS = 1_000  # messages, and parts of one
+_words_of = re.compile(r"\S+").finditer
 
 
 class EchoSource:
@@ -47,6 +53,12 @@ class EchoSource:
         await asyncio.sleep(delay_s)
         return next(self._pieces, b"")
 
+    def whole(self) -> None:
+        """Its delays stand before every piece."""
+
+    def begun(self) -> None:
+        """It has no timeouts."""
+
     def close(self) -> None:
         """Stop; nothing else is held."""
         self._closed = True
@@ -56,11 +68,11 @@ def echo(backend: Backend, request: ChatRequest) -> EchoSource:
     """Answer ``request`` the way ``backend.echo`` says."""
     options = backend.echo or EchoOptions()
     messages = _messages(request.fields)
-    words = _answer_words(_last_user_text(messages), options.output_tokens)
     asked = [limit for limit in (request.max_output_tokens, backend.max_output_tokens) if limit is not None]
     limit = min([*asked, _MAX_OUTPUT_TOKENS])
+    words = _answer_words(_last_user_text(messages), options.output_tokens, limit + 1)
     finish = "length" if len(words) > limit else "stop"
-    words = words[:limit]
+    del words[limit:]
     facts = _Facts(
         model=backend.model or "echo",
         created=int(wall()),
@@ -110,8 +122,9 @@ def _or(default: _T, decode: Callable[[msgspec.Raw | bytes], _T], raw: msgspec.R
 
 
 def _items(raw: msgspec.Raw | bytes) -> list[msgspec.Raw]:
+    """The last items of a list; none where it is something else."""
     nothing: list[msgspec.Raw] = []
-    return _or(nothing, _decode_items, raw)
+    return _or(nothing, _decode_items, raw)[-_MAX_ITEMS:]
 
 
 def _messages(fields: Mapping[str, msgspec.Raw | bytes]) -> list[_Message]:
@@ -121,28 +134,39 @@ def _messages(fields: Mapping[str, msgspec.Raw | bytes]) -> list[_Message]:
 def _text(content: msgspec.Raw) -> str:
     """The text of a message's content: a string, or the text parts of a list of parts."""
     parts = [_or(_Part(), _decode_part, item).text for item in _items(content)]
-    return " ".join(_or("", _decode_text, text) for text in parts or [content])
+    return " ".join(_or("", _decode_text, text) for text in parts or [content])[:_MAX_CHARACTERS]
 
 
 def _last_user_text(messages: list[_Message]) -> str:
     return next((_text(message.content) for message in reversed(messages) if message.role == _USER), "")
 
 
-def _answer_words(text: str, length: int | None) -> list[str]:
-    """The words to answer with, each with its leading space; repeated or cut to ``length`` where one is set."""
-    words = text.split() or ["..."]
+def _answer_words(text: str, length: int | None, most: int) -> list[str]:
+    """The first ``most`` words to answer with, each with its leading space; ``length`` in all where that is set."""
+    words = [match[0] for match in islice(_words_of(text), most)] or ["..."]
     if length is not None:
-        words = [words[position % len(words)] for position in range(length)]
+        words = list(islice(cycle(words), min(length, most)))
     return [word if position == 0 else " " + word for position, word in enumerate(words)]
 
 
 def _usage(messages: list[_Message], output_tokens: int) -> dict[str, int]:
-    input_tokens = sum(len(_text(message.content).split()) for message in messages)
+    input_tokens = _count_words(messages)
     return {
         "prompt_tokens": input_tokens,
         "completion_tokens": output_tokens,
         "total_tokens": input_tokens + output_tokens,
     }
+
+
+def _count_words(messages: list[_Message]) -> int:
+    words, left = 0, _MAX_CHARACTERS
+    for message in messages:
+        text = _text(message.content)[:left]
+        words += sum(1 for _ in _words_of(text))
+        left -= len(text)
+        if left <= 0:
+            break
+    return words
 
 
 def _whole(facts: _Facts) -> bytes:

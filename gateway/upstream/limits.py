@@ -22,3 +22,4 @@ class UpstreamLimits(Frozen, frozen=True):
     max_event_bytes: int = 1_048_576
     read_buffer_bytes: int = 65_536
     ca_file: Path | None = None
+    workers: int = 1  # processes of this replica that share its bounds on backends

@@ -59,7 +59,7 @@ def retry_after_s(source: Source) -> float | None:
         return None
     try:
         seconds = float(text) if text.isdecimal() else parsedate_to_datetime(text).timestamp() - wall()
-    except ValueError:
+    except (ValueError, OverflowError, TypeError):  # what the library raises for dates beyond its own
         return None
     return min(max(seconds, 0.0), _MAX_RETRY_AFTER_S)
 

@@ -19,6 +19,8 @@ from gateway.upstream.dns import Resolver
 from gateway.upstream.limits import UpstreamLimits
 
 _MAX_ADDRESSES_TRIED = 4
+_FRESH_S = 0.001
+"""How long a connection may have been idle and be used without a look into the kernel; the look is a system call."""
 _NEVER = float("inf")
 
 
@@ -42,14 +44,18 @@ class Pool:
         """Connections that wait for work."""
         return len(self._idle)
 
-    def take_idle(self) -> Connection | None:
-        """The connection used last, now busy; None if there is none."""
+    def take_idle(self, now: float) -> Connection | None:
+        """The connection used last, busy from ``now`` on; None if there is none."""
         self._resolver.refresh()
         while self._idle:
             connection = self._idle.pop()
-            if not connection.closed:
-                self.busy.add(connection)
-                return connection
+            if connection.closed:
+                continue
+            if now - connection.idle_since > _FRESH_S and connection.is_readable():
+                connection.abort()
+                continue
+            self.busy.add(connection)
+            return connection
         return None
 
     async def connect(self, timeout_s: float) -> Connection:
@@ -109,7 +115,7 @@ class Pool:
         self.busy.discard(connection)
         if not connection.finish():
             return
-        too_old = monotonic() - connection.created_at > self._limits.connection_max_age_s
+        too_old = connection.idle_since - connection.created_at > self._limits.connection_max_age_s
         gone = self._current is not None and connection.address not in self._current
         if too_old or gone or len(self._idle) >= self._limits.max_idle_connections:
             connection.abort()
@@ -128,9 +134,9 @@ class Pool:
             self._idle.remove(connection)
             connection.abort()
 
-    def watch(self, connection: Connection) -> None:
+    def watch(self, connection: Connection, since: float) -> None:
         """An exchange was started: its deadlines may be nearer than those known so far."""
-        self._look_at = min(self._look_at, connection.expire(monotonic()))
+        self._look_at = min(self._look_at, connection.expire(since))
 
     def sweep(self, now: float) -> None:
         """Fail exchanges past their deadline, close connections idle for too long.

@@ -17,5 +17,11 @@ class Source(Protocol):
     def read(self) -> Awaitable[bytes]:
         """The next body bytes; ``b""`` at the end. Raises AttemptFailed."""
 
+    def whole(self) -> bytes | None:
+        """All of the body that was not yet read, where it is here to its end; else None. Then ``read`` gives ``b""``."""
+
+    def begun(self) -> None:
+        """Say that the answer really began: from now on it must go on, until now it had to begin."""
+
     def close(self) -> None:
         """Let go of it; before the end of the body, this stops the backend. May be called again."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Awaitable, AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -94,6 +94,7 @@ async def whole(exchange: Exchange) -> bytes:
     parts = []
     try:
         while part := await exchange.read():
+            exchange.begun()
             parts.append(part)
     finally:
         exchange.close()
@@ -105,7 +106,7 @@ async def fetch(client: UpstreamClient, origin: Origin, timeouts: Timeouts = QUI
     return await whole(await ask(client, origin, timeouts))
 
 
-async def failure_of(call: Coroutine[Any, Any, object]) -> AttemptFailed:
+async def failure_of(call: Awaitable[object]) -> AttemptFailed:
     """The failure that a call must end in."""
     try:
         result = await call
