@@ -7,18 +7,14 @@ BIN := .venv/bin
 UV_VERSION := 0.13.9
 export PYTHON
 
-# An embedded Valkey unless the caller says otherwise; nobody has to hear of a shutdown on a laptop.
-LOCAL := LLM_GATEWAY_REDIS_URL="$${LLM_GATEWAY_REDIS_URL:-embedded}" \
-	LLM_GATEWAY_DRAIN_PROPAGATION_DELAY_S="$${LLM_GATEWAY_DRAIN_PROPAGATION_DELAY_S:-0s}"
-
 help: ## Show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -e 's/:.*## /\t/' | expand -t 10
 
 run: environment ## Start the gateway with the registry of this folder and a fresh demo key
-	@$(LOCAL) exec $(BIN)/llm-gateway demo
+	@exec $(BIN)/llm-gateway demo
 
 dev: environment ## The same, started anew whenever the code changes
-	@$(LOCAL) exec $(BIN)/llm-gateway demo --reload
+	@exec $(BIN)/llm-gateway demo --reload
 
 test: environment-dev ## Run every test
 	@$(BIN)/python -m pytest -q $(ARGS)
@@ -39,8 +35,9 @@ bench: environment-bench ## Measure cost against a plain proxy; results go to be
 soak: environment-dev ## Run 1,000 streams for a minute and 5,000 idle connections
 	@exec $(BIN)/python -m bench.soak $(ARGS)
 
-docs: environment ## Write what is made from the code: the table of settings, the registry's JSON Schemas
+docs: environment ## Write what is made from the code: tables of settings and of the registry, its JSON Schemas
 	@$(BIN)/python -m gateway.settings.docs docs/settings.md
+	@$(BIN)/python -m gateway.registry.docs docs/registry.md
 	@$(BIN)/llm-gateway registry schema --out registry/schemas
 
 # Every lock is a part of the last one's resolution, so that a package has one version everywhere. UPGRADE=--upgrade

@@ -15,6 +15,9 @@ import msgspec
 Provider = Literal["openai", "echo"]
 """Wire dialects that a backend may speak today."""
 
+OUTPUT_LIMITS = ("max_completion_tokens", "max_tokens")
+"""The two names of a request's output limit: the newer one and the one that more servers know."""
+
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 

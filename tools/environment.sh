@@ -16,21 +16,38 @@ works() { # a Python that starts (a pyenv shim may not), is new enough, and is n
     "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
 }
 
+has_venv() {
+    "$1" -c 'import ensurepip, venv' >/dev/null 2>&1
+}
+
+say_no_venv() {
+    version=$("$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    echo "$1 has no venv module with pip in it." >&2
+    echo "  Debian or Ubuntu: apt-get install python3-venv (or python$version-venv)" >&2
+}
+
 find_python() {
     if [ -n "${PYTHON:-}" ]; then
-        works "$PYTHON" && { echo "$PYTHON"; return; }
-        echo "PYTHON=$PYTHON does not start, or is older than Python 3.11." >&2
-        exit 1
+        if ! works "$PYTHON"; then
+            echo "PYTHON=$PYTHON does not start, or is older than Python 3.11." >&2
+            exit 1
+        fi
+        has_venv "$PYTHON" || { say_no_venv "$PYTHON"; exit 1; }
+        echo "$PYTHON"
+        return
     fi
     # A distribution builds Python with profile-guided optimisation; version managers mostly do not, and the gateway
     # then costs a fifth more CPU per request. So the system's Python first, where it is new enough and has venv.
-    if works "$system_python" && "$system_python" -c 'import ensurepip, venv' >/dev/null 2>&1; then
-        echo "$system_python"
-        return
-    fi
-    for candidate in python3.13 python3.12 python3.11 python3 python3.14 python; do
-        works "$candidate" && { command -v "$candidate"; return; }
+    without_venv=
+    for candidate in "$system_python" python3.13 python3.12 python3.11 python3 python3.14 python; do
+        works "$candidate" || continue
+        has_venv "$candidate" && { command -v "$candidate"; return; }
+        without_venv=${without_venv:-$candidate}
     done
+    if [ -n "$without_venv" ]; then
+        say_no_venv "$without_venv"
+        exit 1
+    fi
     found=$(python3 --version 2>/dev/null || echo "no python3 at all")
     echo "Python 3.11 or newer is needed; found $found." >&2
     echo "  Debian or Ubuntu: apt-get install python3 python3-venv    macOS: brew install python" >&2
@@ -39,12 +56,6 @@ find_python() {
 }
 
 make_venv() {
-    if ! "$python" -c 'import ensurepip, venv' >/dev/null 2>&1; then
-        version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-        echo "$python has no venv module with pip in it." >&2
-        echo "  Debian or Ubuntu: apt-get install python3-venv (or python$version-venv)" >&2
-        exit 1
-    fi
     echo "Creating .venv with $("$python" --version)" >&2
     "$python" -m venv --clear "$venv"
 }

@@ -7,7 +7,7 @@ address that is not a trusted proxy is the caller's. Anybody may send the header
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from gateway.model import IPNetwork
 
@@ -39,14 +39,22 @@ class ClientAddress:
                 return address
         return address
 
-    def _is_trusted(self, text: str) -> bool:
-        try:
-            address = ipaddress.ip_address(text)
-        except ValueError:
-            return False
-        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
-        return any(address in network for network in self._trusted)
+    def _is_trusted(self, address: str) -> bool:
+        return is_within(address, self._trusted)
+
+
+def is_within(address: str, networks: Iterable[IPNetwork]) -> bool:
+    """Whether ``address`` lies in one of ``networks``; False where it is no address.
+
+    An IPv4 address counts as such in its IPv6 form too (RFC 4291, section 2.5.5.2).
+    """
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
+        parsed = parsed.ipv4_mapped
+    return any(parsed in network for network in networks)
 
 
 def _parse(hop: str) -> str | None:

@@ -9,11 +9,11 @@ Invariants:
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import re
 
+from gateway.auth.address import is_within
 from gateway.errors import AuthenticationFailed
-from gateway.model import Credentials, Principal, Snapshot, Tenant
+from gateway.model import Credentials, Principal, Snapshot
 
 _KEY = re.compile(rb"[A-Za-z0-9._-]{16,256}")
 
@@ -36,16 +36,7 @@ def authenticate(snapshot: Snapshot, credentials: Credentials, now: float) -> Pr
         raise AuthenticationFailed(f"expired key {principal.key.name}")
     if principal.key.disabled or principal.tenant.disabled:
         raise AuthenticationFailed(f"disabled: tenant {principal.tenant.name}, key {principal.key.name}")
-    if principal.tenant.ip_allow_list is not None and not _is_allowed(principal.tenant, credentials.client_ip):
+    allowed = principal.tenant.ip_allow_list
+    if allowed is not None and not is_within(credentials.client_ip, allowed):
         raise AuthenticationFailed(f"address not allowed for tenant {principal.tenant.name}")
     return principal
-
-
-def _is_allowed(tenant: Tenant, client_ip: str) -> bool:
-    try:
-        address = ipaddress.ip_address(client_ip)
-    except ValueError:
-        return False
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return any(address in network for network in tenant.ip_allow_list or ())

@@ -4,6 +4,8 @@ than it serves with.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from gateway.cli import keys, registry, serve
@@ -24,7 +26,29 @@ def build() -> typer.Typer:
     app.add_typer(registry.build())
     app.add_typer(keys.build())
     app.command("version")(_version)
+    app.callback()(_options)
     return app
+
+
+def _version_and_exit(wanted: bool) -> None:
+    if wanted:
+        _version()
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Print the version and exit.",
+            is_eager=True,
+            callback=_version_and_exit,
+            show_default=False,
+        ),
+    ] = False,
+) -> None:
+    """Take the options that stand before a command; an eager one has done its work by now."""
 
 
 def _version() -> None:

@@ -1,7 +1,8 @@
 """``demo``: serve the registry with a fresh key for its tenant ``demo``, and say how to call it once it is ready.
 
 Invariant: the key is new at every start, is printed once, and only its digest is written, to ``local/demo.yaml`` in
-the registry's folder, readable by its owner alone. The process that was started becomes the gateway itself, so that
+the registry's folder; nothing is written before both ports were seen to be free, since a gateway that runs already
+may serve with the document of the start before. The process that was started becomes the gateway itself, so that
 signals reach it directly; the one that waits to print the call is no child of it and ends by itself.
 """
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from gateway.settings.units import Address
 
 TENANT = "demo"
+_FOLDER_MODE = 0o755
+_FILE_MODE = 0o644
 _READY_TIMEOUT_S = 60.0
 _POLL_S = 0.05
 
@@ -37,6 +40,7 @@ def demo(settings: Settings, *, reload: bool) -> int:
         raise SettingsInvalid(f"LLM_GATEWAY_REGISTRY: expected an existing folder, got {str(settings.registry)!r}")
     if settings.listen_address.port == 0:
         raise SettingsInvalid("LLM_GATEWAY_LISTEN: expected a port other than 0, so that a call can be printed")
+    _probe_ports(settings)
     key = generate_key()
     write_key(settings.registry, key)
     announce_when_ready(settings, key)
@@ -47,14 +51,31 @@ def demo(settings: Settings, *, reload: bool) -> int:
     return serve(settings)
 
 
+def _probe_ports(settings: Settings) -> None:
+    """Raise SettingsInvalid where a port is taken, as a start would a moment later."""
+    from gateway.app.serve import listen
+
+    with (
+        listen("listen", settings.listen_address),
+        listen("management_listen", settings.management_address),
+    ):
+        pass
+
+
 def write_key(registry: Path, key: str) -> None:
-    """Store the document of ``key`` in the registry's folder in one step, for its owner only."""
+    """Store the document of ``key`` in the registry's folder in one step.
+
+    It holds a digest only, so whoever may read the rest of the registry may read it: a container's user, too.
+    """
     folder = registry / "local"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder.mkdir(exist_ok=True)
+    with suppress(PermissionError):  # somebody else's folder stays as that one made it
+        folder.chmod(_FOLDER_MODE)
     fresh = folder / ".demo.yaml.new"  # hidden files are no documents
     fresh.unlink(missing_ok=True)
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+    with fresh.open("x", encoding="utf-8") as file:
         file.write(api_key_document("demo-local", TENANT, key_digest(key)))
+    fresh.chmod(_FILE_MODE)
     fresh.replace(folder / "demo.yaml")
 
 
@@ -64,7 +85,7 @@ def _become_reloader(settings: Settings) -> None:
     package = str(Path(gateway.__file__).parent)
     command += ["--reload", "--reload-dir", package, "--host", host, "--port", str(port), "--no-access-log"]
     sys.stdout.flush()
-    os.execve(command[0], command, settings.as_environment())  # noqa: S606 - no shell is the point
+    os.execve(command[0], command, settings.as_environment())  # noqa: S606  # no shell is the point
 
 
 def announce_when_ready(settings: Settings, key: str) -> None:
@@ -99,7 +120,7 @@ def _ask_for_model(address: Address, key: str) -> str:
 
 
 def _reachable(host: str) -> str:
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared with, not bound to
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # compared with, not bound to
 
 
 def _url(address: Address) -> str:

@@ -50,11 +50,29 @@ def _create(
     )
     if write is not None:
         _write_new(write, document)
+    if (folder := _registry_without(tenant)) is not None:
+        print(f"warning: the registry {folder} has no tenant {tenant!r}, and refuses the key until it has", file=sys.stderr)
     print("The key, shown once and stored nowhere:", file=sys.stderr)
     print(key)
     if write is None:
         print("The document to store in the registry:", file=sys.stderr, flush=True)
         print(document, end="")
+
+
+def _registry_without(tenant: str) -> Path | None:
+    """The registry's folder where there is one that can be read and has no such tenant."""
+    from gateway.errors import SettingsInvalid
+    from gateway.registry import AnySecret, load_folder
+    from gateway.settings import Settings
+
+    try:
+        folder = Settings.load().registry
+    except SettingsInvalid:  # of no matter for a key
+        return None
+    if not folder.is_dir():
+        return None
+    state = load_folder(folder, AnySecret(), None, clock.wall()).state
+    return None if state.holds("Tenant", tenant) else folder
 
 
 _Checked = TypeVar("_Checked")

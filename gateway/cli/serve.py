@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import inspect
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gateway.settings import Settings
 from gateway.settings.explain import bounds, default_text
+from gateway.settings.schema import NO_DEFAULTS
 from gateway.settings.sources import environment_name, extra_of, option_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from pydantic.fields import FieldInfo
 
@@ -23,9 +25,12 @@ def add_to(app: typer.Typer) -> None:
         with_settings(_serve)
     )
     app.command("demo", help="Serve with a fresh key for the demo tenant, and print how to call it. For development.")(
-        with_settings(_demo, reload=_RELOAD)
+        with_settings(_demo, _DEMO_DEFAULTS, reload=_RELOAD)
     )
 
+
+_DEMO_DEFAULTS = MappingProxyType({"redis_url": "embedded", "drain_propagation_delay_s": "0s"})
+"""What a demo does where nobody says otherwise; on a laptop nobody has to hear of a shutdown."""
 
 _METAVARS = {"seconds": "DURATION", "bytes": "SIZE"}
 _RELOAD = inspect.Parameter(
@@ -36,15 +41,22 @@ _RELOAD = inspect.Parameter(
 )
 
 
-def with_settings(run: Callable[..., int], **extra: inspect.Parameter) -> Callable[..., None]:
-    """A command with every setting as an option; ``run`` gets the ``Settings`` and the ``extra`` parameters."""
+def with_settings(
+    run: Callable[..., int], defaults: Mapping[str, str] = NO_DEFAULTS, **extra: inspect.Parameter
+) -> Callable[..., None]:
+    """A command with every setting as an option; ``run`` gets the ``Settings`` and the ``extra`` parameters.
+
+    ``defaults`` are values by field name that take the place of the setting's own default.
+    """
 
     def command(**given: Any) -> None:
         own = {name: given.pop(name) for name in extra}
-        raise typer.Exit(run(Settings.load(**given), **own))
+        raise typer.Exit(run(Settings.load(defaults, **given), **own))
 
-    parameters = [*extra.values(), *(_parameter(name, info) for name, info in Settings.model_fields.items())]
-    return _signed(command, inspect.Signature(parameters))
+    options = (
+        _parameter(name, info, defaults.get(name, default_text(info))) for name, info in Settings.model_fields.items()
+    )
+    return _signed(command, inspect.Signature([*extra.values(), *options]))
 
 
 def _signed(command: Callable[..., None], signature: inspect.Signature) -> Callable[..., None]:
@@ -52,8 +64,8 @@ def _signed(command: Callable[..., None], signature: inspect.Signature) -> Calla
     return command
 
 
-def _parameter(name: str, info: FieldInfo) -> inspect.Parameter:
-    option, default = option_name(name), default_text(info)
+def _parameter(name: str, info: FieldInfo, default: str) -> inspect.Parameter:
+    option = option_name(name)
     text = f"{info.description} [{environment_name(name)}{f', default {default}' if default else ''}]"
     annotation: Any
     if info.annotation is bool:

@@ -7,6 +7,7 @@ Every request comes through the Frontdesk, which leaves its Call in the scope; h
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader, HTTPBearer
 from fastapi_offline import FastAPIOffline
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from gateway import __version__
@@ -26,7 +28,15 @@ from gateway.edge import chat as chat_endpoint
 from gateway.edge import schemas
 from gateway.edge.call import Call, error_headers, note_error
 from gateway.edge.chat import reply_headers
-from gateway.errors import GatewayError, InternalError, InvalidRequest, MethodNotAllowed, NotFound, UpstreamFailed
+from gateway.errors import (
+    GatewayError,
+    InternalError,
+    InvalidRequest,
+    MethodNotAllowed,
+    ModelNotFound,
+    NotFound,
+    UpstreamFailed,
+)
 from gateway.model import ChatRequest
 from gateway.pipeline import Pipeline, Reply
 
@@ -44,14 +54,20 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": schemas.ErrorBody, "description": "The request is wrong; `param` names the field."},
     401: {"model": schemas.ErrorBody, "description": "Missing, unknown, expired or disabled key."},
     404: {"model": schemas.ErrorBody, "description": "No such model, or not for this key."},
+    405: {"model": schemas.ErrorBody, "description": "The method is not allowed here; `allow` lists those that are."},
     408: {"model": schemas.ErrorBody, "description": "The body took too long to arrive."},
     413: {"model": schemas.ErrorBody, "description": "The body is too large."},
     415: {"description": "The model backend's own refusal, with its body."},
     422: {"description": "The model backend's own refusal, with its body."},
+    431: {"model": schemas.ErrorBody, "description": "The request's headers are too large or too many."},
     500: {"model": schemas.ErrorBody, "description": "A fault of the gateway."},
     502: {"model": schemas.ErrorBody, "description": "The model backend failed."},
     503: {"model": schemas.ErrorBody, "description": "No backend has room; see `retry-after`."},
     504: {"model": schemas.ErrorBody, "description": "The model backend did not answer in time."},
+}
+_LOOKUP_ERRORS: dict[int | str, dict[str, Any]] = {
+    **{status: _ERRORS[status] for status in (401, 405, 431, 500)},
+    "4XX": {"model": schemas.ErrorBody, "description": "Another fault of the request."},
 }
 
 
@@ -114,7 +130,7 @@ class Completions:
 def _text_of(reply: Reply) -> str:
     try:
         completion = msgspec.json.decode(reply.body or b"", type=_Completion)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UpstreamFailed("The model backend failed to answer.", detail=str(error)) from None
     return (completion.choices[0].message.content or "") if completion.choices else ""
 
@@ -162,7 +178,8 @@ def _security() -> list[Any]:
 
 
 def _add_chat(app: FastAPI, chat: chat_endpoint.ChatCompletions) -> None:
-    stream = {"text/event-stream": {"schema": {"type": "string"}}}
+    stream = {"text/event-stream": {"schema": {"$ref": _COMPONENTS.format(model="ChatCompletionChunk")}}}
+    _add_component(app, schemas.ChatCompletionChunk)
 
     @app.post(
         chat_endpoint.PATH,
@@ -179,14 +196,50 @@ def _add_chat(app: FastAPI, chat: chat_endpoint.ChatCompletions) -> None:
             route.app = chat  # type: ignore[assignment]  # starlette types messages as any mapping, we as dict
 
 
+_COMPONENTS = "#/components/schemas/{model}"
+
+
+def _add_component(app: FastAPI, model: type[BaseModel]) -> None:
+    """Describe a model that no route is typed by: FastAPI finds those of whole bodies alone."""
+    described = model.model_json_schema(ref_template=_COMPONENTS, mode="serialization")
+    added = {**described.pop("$defs", {}), model.__name__: described}
+    without = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = without()
+        known = document["components"]["schemas"]
+        for name, schema in added.items():
+            known.setdefault(name, schema)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's documentation has it extended
+
+
 def _add_models(app: FastAPI, pipeline: Pipeline) -> None:
-    @app.get("/v1/models", summary="Models", tags=["inference"], responses={401: _ERRORS[401]})
+    @app.get("/v1/models", summary="Models", tags=["inference"], responses=_LOOKUP_ERRORS)
     async def models(call: TheCall) -> schemas.ModelList:
         """What this key may use as `model`."""
         names = pipeline.models(call.head.credentials, call.record)
         return schemas.ModelList(
             data=[schemas.ModelCard(id=name, created=scenario.created) for name, scenario in names.items()]
         )
+
+    @app.get(
+        "/v1/models/{model:path}",
+        summary="One model",
+        tags=["inference"],
+        responses={404: _ERRORS[404], **_LOOKUP_ERRORS},
+    )
+    async def model(model: str, call: TheCall) -> schemas.ModelCard:
+        """Whether this key may use a name as `model`."""
+        scenario = pipeline.models(call.head.credentials, call.record).get(model)
+        if scenario is None:
+            raise ModelNotFound(model)
+        return schemas.ModelCard(id=model, created=scenario.created)
+
+    for route in app.routes:
+        if isinstance(route, APIRoute) and route.path.endswith("{model:path}"):
+            route.path_regex = re.compile("^/v1/models/(?P<model>.+)$")  # a name may hold slashes but not be empty
 
 
 def _add_simple(app: FastAPI, completions: Completions) -> None:

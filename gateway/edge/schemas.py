@@ -103,6 +103,33 @@ class ChatCompletion(_Open):
     usage: TokenUsage | None = None
 
 
+class ChatDelta(_Open):
+    """What an event adds to an answer."""
+
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+
+
+class ChunkChoice(_Open):
+    """The part of one answer that an event carries."""
+
+    index: int
+    delta: ChatDelta
+    finish_reason: str | None = None
+
+
+class ChatCompletionChunk(_Open):
+    """The data of one event of a streamed chat completion; the last event's is `[DONE]`."""
+
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    model: str
+    choices: list[ChunkChoice] = Field(description="Empty in the event that reports usage.")
+    usage: TokenUsage | None = None
+
+
 class ModelCard(BaseModel):
     """A scenario that the caller may name as `model`."""
 

@@ -69,7 +69,7 @@ class EmbeddedValkey:
                 process = _launch(binary, _configuration(port, password), output)
                 try:
                     failure = _wait_until_ready(process, port, password, output)
-                except BaseException:
+                except BaseException:  # whatever ends the wait, Ctrl-C too: no server stays behind
                     process.kill()
                     raise
                 if not failure:

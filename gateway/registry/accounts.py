@@ -1,6 +1,6 @@
 """The documents of those who call: Tenant and ApiKey, with their limits; and of what they are given: Prompt.
 
-See ``documents`` for how these models behave.
+See ``base`` for how these models behave.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pydantic import Field, PlainValidator, StringConstraints, WithJsonSchema, m
 
 from gateway.model import LimitUnit
 from gateway.registry import template, values
-from gateway.registry.documents import (
+from gateway.registry.base import (
     Document,
     FieldErrors,
     FreeText,
@@ -58,16 +58,19 @@ Amount = Annotated[
 class Limit(Node):
     """One limit: a rate (second, minute, hour), a budget (day, month), or concurrency."""
 
-    name: Name | None = Field(default=None, description="Default: derived from unit, per and scenario.")
-    unit: LimitUnit
-    per: Period | None = Field(default=None, description="Required, except for concurrency.")
-    amount: Amount
+    name: Name | None = Field(default=None, description="Name of the limit, unique in its list. Default: derived.")
+    unit: LimitUnit = Field(description="What is counted.")
+    per: Period | None = Field(default=None, description="Per which time. Required, except for concurrency.")
+    amount: Amount = Field(description="How much; an integer, for cost a decimal string of USD.")
     burst: Annotated[int, Field(ge=1, le=COUNT_MAX)] | None = Field(
-        default=None, description="For rates. Default: the amount."
+        default=None, description="How much at once, for rates. Default: the amount."
     )
     scenario: Name | None = Field(default=None, description="Counts calls of this scenario only.")
     mode: Literal["enforce", "shadow"] = Field(default="enforce", description="shadow counts and refuses nobody.")
-    on_redis_loss: Literal["local", "open", "closed"] = "local"
+    on_redis_loss: Literal["local", "open", "closed"] = Field(
+        default="local",
+        description="Without Redis: local counts in each replica alone, open lets pass, closed refuses.",
+    )
 
     @property
     def effective_name(self) -> str:
@@ -126,23 +129,31 @@ def _limit_name_errors(limits: list[Limit]) -> Iterator[tuple[str, str]]:
 class Oidc(Node):
     """How a JWT names this tenant."""
 
-    issuer: Annotated[str, StringConstraints(max_length=2048, pattern=r"^https?://[^\s?#@]+$")]
-    audience: FreeText
-    claim: FreeText
-    value: FreeText
+    issuer: Annotated[str, StringConstraints(max_length=2048, pattern=r"^https?://[^\s?#@]+$")] = Field(
+        description="Who signs the token, as its claim iss says."
+    )
+    audience: FreeText = Field(description="Whom the token is for, as its claim aud says.")
+    claim: FreeText = Field(description="Name of the claim that tells tenants apart.")
+    value: FreeText = Field(description="What that claim says of this tenant.")
 
 
 class TenantSpec(Node):
     """Who calls, what they may use and how much."""
 
-    display_name: Annotated[str, StringConstraints(max_length=256)] = ""
+    display_name: Annotated[str, StringConstraints(max_length=256)] = Field(
+        default="", description="For people; without effect."
+    )
     scenarios: ScenarioNames = Field(default_factory=list, description='Scenario names, or "*" for all. Omitted: none.')
-    limits: Limits = Field(default_factory=list)
+    limits: Limits = Field(
+        default_factory=list, description="Limits of the tenant as a whole. Accepted, not enforced by this version."
+    )
     ip_allow_list: Annotated[list[Network], Field(max_length=1024)] | None = Field(
         default=None, description="CIDR blocks that calls may come from. Omitted: everywhere; empty: nowhere."
     )
-    oidc: Oidc | None = None
-    disabled: bool = False
+    oidc: Oidc | None = Field(
+        default=None, description="How a JWT names this tenant. Accepted, not enforced by this version."
+    )
+    disabled: bool = Field(default=False, description="true: every key of it is refused.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -155,28 +166,30 @@ class TenantSpec(Node):
 class TenantDocument(Document):
     """Who calls, what they may use and how much."""
 
-    kind: Literal["Tenant"]
-    metadata: TenantMetadata
-    spec: TenantSpec
+    kind: Literal["Tenant"] = Field(description="What the document describes.")
+    metadata: TenantMetadata = Field(description="Name of the tenant.")
+    spec: TenantSpec = Field(description="What it may use.")
 
 
 class Digest(Node):
     """One digest that opens the tenant's door."""
 
-    sha256: Sha256
-    expires_at: Time | None = Field(default=None, description="RFC 3339 with a zone. Omitted: no end.")
+    sha256: Sha256 = Field(description="SHA-256 of the whole key, in hexadecimal digits.")
+    expires_at: Time | None = Field(default=None, description="When it ends: RFC 3339 with a zone. Omitted: no end.")
 
 
 class ApiKeySpec(Node):
     """A key of a tenant, known by its digests."""
 
-    tenant: Label
+    tenant: Label = Field(description="Name of the Tenant that calls with it.")
     digests: Annotated[list[Digest], Field(min_length=1, max_length=16)] = Field(
         description="SHA-256 of the whole key; several while it rotates."
     )
     scenarios: ScenarioNames | None = Field(default=None, description="Narrows the tenant's. Omitted: all of them.")
-    limits: Limits = Field(default_factory=list, description="On top of the tenant's.")
-    disabled: bool = False
+    limits: Limits = Field(
+        default_factory=list, description="On top of the tenant's. Accepted, not enforced by this version."
+    )
+    disabled: bool = Field(default=False, description="true: the key is refused.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -191,17 +204,19 @@ class ApiKeySpec(Node):
 class ApiKeyDocument(Document):
     """A key of a tenant."""
 
-    kind: Literal["ApiKey"]
-    metadata: Metadata
-    spec: ApiKeySpec
+    kind: Literal["ApiKey"] = Field(description="What the document describes.")
+    metadata: Metadata = Field(description="Name of the key, as logs show it.")
+    spec: ApiKeySpec = Field(description="Whose key it is, and what opens with it.")
 
 
 class PromptSpec(Node):
     """A template and its variables."""
 
-    input_vars: Annotated[list[Variable], Field(max_length=64)] = Field(default_factory=list)
+    input_vars: Annotated[list[Variable], Field(max_length=64)] = Field(
+        default_factory=list, description="Names of the variables; a call gives each in prompt_variables."
+    )
     template: Annotated[str, StringConstraints(min_length=1, max_length=262_144)] = Field(
-        description="{name} is a variable; {{ and }} are literal braces."
+        description="The system message; {name} is a variable; {{ and }} are literal braces."
     )
 
     @model_validator(mode="after")
@@ -229,14 +244,18 @@ class PromptMetadata(Metadata):
 class PromptDocument(Document):
     """One immutable version of a prompt."""
 
-    kind: Literal["Prompt"]
-    metadata: PromptMetadata
-    spec: PromptSpec
+    kind: Literal["Prompt"] = Field(description="What the document describes.")
+    metadata: PromptMetadata = Field(description="Name of the prompt, NAME.VERSION.")
+    spec: PromptSpec = Field(description="Its text.")
 
 
 class PromptFile(Node):
     """The bare form of a prompt: the file prompts/NAME/VERSION.yaml."""
 
-    version: str
-    input_vars: Annotated[list[Variable], Field(max_length=64)] = Field(default_factory=list, alias="input_vars")
-    template: Annotated[str, StringConstraints(min_length=1, max_length=262_144)]
+    version: str = Field(description="As the file is named.")
+    input_vars: Annotated[list[Variable], Field(max_length=64)] = Field(
+        default_factory=list, alias="input_vars", description="As spec.inputVars of a Prompt."
+    )
+    template: Annotated[str, StringConstraints(min_length=1, max_length=262_144)] = Field(
+        description="As spec.template of a Prompt."
+    )

@@ -81,7 +81,7 @@ class FolderRegistry:
                 result = await self._reload_if_changed()
                 if result is not None and self._on_reload is not None:
                     self._on_reload(result)
-            except Exception:  # noqa: BLE001 - neither a fault in one load nor one in its report may end the watch
+            except Exception:  # noqa: BLE001  # neither a fault in one load nor one in its report may end the watch
                 _log.exception("the reload of the registry could not be reported")
 
     async def _reload_if_changed(self) -> LoadResult | None:
@@ -92,7 +92,7 @@ class FolderRegistry:
             if not changed and not self._must_retry():
                 return None
             loaded = await self._load_settled(seen)
-        except Exception as error:  # noqa: BLE001 - what serves goes on serving, and the next poll tries again
+        except Exception as error:  # noqa: BLE001  # what serves goes on serving, and the next poll tries again
             _log.exception("the registry could not be loaded")
             return self._failed(error)
         news = changed or self._last is None or loaded.result.problems != self._last.result.problems

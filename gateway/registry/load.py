@@ -9,7 +9,7 @@ after it is returned; nothing here watches (see ``folder``).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -54,6 +54,10 @@ class LoadState(Frozen, frozen=True):
     files: Mapping[str, ParsedFile]
     live: Mapping[ObjectId, Live]
     snapshot: Snapshot
+
+    def holds(self, kind: Kind, name: str) -> bool:
+        """Tell whether some file claims to hold this object, right or wrong."""
+        return any(ObjectId(kind, name) in file.held for file in self.files.values())
 
 
 class LoadResult(Frozen, frozen=True):
@@ -173,11 +177,26 @@ class _Load:
                 else:
                     self._keep(object_id, Live(candidate=candidate, value=value, created=created, stale=False))
                     return
+            else:
+                self._refuse(candidate, FieldErrors(*self._missing(candidate)))
         if before is not None:
             value_now = self._last_good(before)
             if value_now is not None:
                 kept = Live(candidate=before.candidate, value=value_now, created=before.created, stale=True)
                 self._keep(object_id, kept)
+
+    def _missing(self, candidate: Candidate) -> Iterator[tuple[str, str]]:
+        """Yield the references of a document that is wrong on its own that would not resolve either."""
+        wrong = {problem.field for problem in candidate.problems}
+        known: Mapping[Kind, Container[str]] = {
+            "Backend": self._backends,
+            "Prompt": self._prompts,
+            "Scenario": self._scenarios,
+            "Tenant": self._scope.tenant_names if candidate.id.kind == "Scenario" else self._tenants,
+        }
+        for field, kind, name in candidate.references:
+            if name not in known[kind] and field not in wrong:
+                yield field, self._why_missing(kind, name)
 
     def _refuse(self, candidate: Candidate, error: FieldErrors) -> None:
         for field, reason in error.errors:

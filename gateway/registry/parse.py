@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
 from typing import Any, NamedTuple, get_args
 
 import msgspec
-from pydantic import ValidationError
 
 from gateway.model import Frozen, Problem
 from gateway.registry import yaml
 from gateway.registry.accounts import ApiKeyDocument, PromptDocument, PromptFile, TenantDocument
-from gateway.registry.documents import API_VERSION, BackendDocument, FieldErrors, Kind, ScenarioDocument
+from gateway.registry.check import Reference, references, validate
+from gateway.registry.documents import API_VERSION, BackendDocument, Kind, ScenarioDocument
 
 KINDS: tuple[Kind, ...] = ("Backend", "Prompt", "Scenario", "Tenant", "ApiKey")
 """In the order in which they refer to each other."""
@@ -53,6 +52,7 @@ class Candidate(Frozen, frozen=True):
     position: tuple[str, int]  # file and document; the order among claims
     content: bytes  # digest of what it says
     document: AnyDocument | None
+    references: tuple[Reference, ...] = ()  # of a document that is wrong on its own: what it would need
     problems: tuple[Problem, ...] = ()
 
 
@@ -119,7 +119,7 @@ def _candidate(name: str, source: str, index: int, value: object, *, alone: bool
     object_id = _identify(value)
     document: AnyDocument | None = None
     if not errors:
-        document, errors = _validate(MODELS[object_id.kind], value)
+        document, errors = validate(MODELS[object_id.kind], value)
         if is_bare:
             errors = [(_bare_field(field), why) for field, why in errors]
     return Candidate(
@@ -128,6 +128,7 @@ def _candidate(name: str, source: str, index: int, value: object, *, alone: bool
         position=(name, index),
         content=hashlib.sha256(msgspec.json.encode(value, order="sorted")).digest(),
         document=document,
+        references=() if document is not None else tuple(references(object_id.kind, value.get("spec"))),
         problems=tuple(Problem(source=source, object=str(object_id), field=field, reason=why) for field, why in errors),
     )
 
@@ -146,13 +147,6 @@ def _identify(value: dict[str, Any]) -> ObjectId:
     return ObjectId(kind, name[:256])
 
 
-def _validate(model: type[AnyDocument], value: dict[str, Any]) -> tuple[AnyDocument | None, list[tuple[str, str]]]:
-    try:
-        return model.model_validate(value), []
-    except ValidationError as error:
-        return None, list(field_errors(error))
-
-
 def _bare_field(field: str) -> str:
     """Name a field of the document as it is written in the bare form."""
     return field.replace("metadata.name", "version").replace("spec.inputVars", "input_vars").removeprefix("spec.")
@@ -166,60 +160,11 @@ def _from_bare(
     errors: list[tuple[str, str]] = []
     if isinstance(value.get("version"), int) and not isinstance(value["version"], bool):
         value = {**value, "version": str(value["version"])}
-    try:
-        PromptFile.model_validate(value)
-    except ValidationError as error:
-        errors = list(field_errors(error))
-    else:
-        if value["version"] != version:
-            errors.append(("version", f"must be {version}, as the file is named"))
+    _, errors = validate(PromptFile, value)
+    if not errors and value["version"] != version:
+        errors.append(("version", f"must be {version}, as the file is named"))
     if not alone:
         errors.append(("", "a prompt file must hold one document only"))
     spec = {"inputVars": value.get("input_vars", []), "template": value.get("template")}
     metadata = {"name": f"{name}.{version}"}
     return errors, {"apiVersion": API_VERSION, "kind": "Prompt", "metadata": metadata, "spec": spec}
-
-
-def field_errors(error: ValidationError) -> Iterator[tuple[str, str]]:
-    """Yield (field path, reason) for everything that pydantic found; no reason repeats the input."""
-    for item in error.errors(include_url=False, include_input=False):
-        field = _path(item["loc"])
-        cause = item.get("ctx", {}).get("error")
-        if isinstance(cause, FieldErrors):
-            for below, reason in cause.errors:
-                yield ".".join(part for part in (field, below) if part), reason
-        else:
-            yield field, _reason(item["type"], item.get("ctx", {}), item["msg"])
-
-
-def _path(location: tuple[int | str, ...]) -> str:
-    path = ""
-    for part in location:
-        if isinstance(part, int):
-            path += f"[{part}]"
-        elif part != "[key]":
-            path += f".{part[:64]}" if path else part[:64]
-    return path
-
-
-_REASONS = {
-    "missing": "is required",
-    "extra_forbidden": "is not a known field",
-    "string_type": "must be a string",
-    "int_type": "must be an integer",
-    "bool_type": "must be true or false",
-    "list_type": "must be a list",
-    "dict_type": "must be a mapping",
-    "model_type": "must be a mapping",
-    "model_attributes_type": "must be a mapping",
-}
-
-
-def _reason(kind: str, context: dict[str, Any], message: str) -> str:
-    if kind in _REASONS:
-        return _REASONS[kind]
-    if kind == "literal_error":
-        return f"must be {context['expected']}"
-    if kind == "value_error":
-        return str(context["error"])
-    return message.replace("Input should", "must", 1).replace("String should", "must", 1).replace("should", "must", 1)

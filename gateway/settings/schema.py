@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
@@ -28,6 +29,8 @@ from gateway.settings.sources import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gateway.settings.units import Address
 
 Duration = Annotated[float, BeforeValidator(units.parse_duration)]
@@ -37,9 +40,10 @@ Networks = Annotated[
     tuple[IPNetwork, ...], BeforeValidator(lambda value: units.parse_networks(units.split_list(value)))
 ]
 
+NO_DEFAULTS: Mapping[str, Any] = MappingProxyType({})
 _ORIGIN = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?|\*")
 _REDIS_URL = re.compile(r"embedded|(?:rediss?|unix)://\S+")
-_EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound to
+_EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104  # compared with, not bound to
 
 
 def _seconds(default: float, least: float, most: float, description: str) -> Any:
@@ -101,11 +105,19 @@ class Settings(BaseSettings):
         "HOST:PORT such as 127.0.0.1:8081 or [::1]:8081",
         "Address of the management port with health and metrics, which tenants must not reach.",
     )
-    workers: int = _count(1, 1, 64, "processes", "Worker processes that share the data port.")
+    workers: int = _count(
+        1,
+        1,
+        64,
+        "processes",
+        "Worker processes that share the data port. Each may make its"
+        " even share, at least 1, of the calls that a backend's maxConcurrentRequests allows.",
+    )
     redis_url: str | None = _value(
         None,
         "redis://, rediss:// or unix:// with an address, or the word embedded",
-        "Redis of the shared state, or `embedded` for a Valkey on loopback of this process (one replica only).",
+        "Redis for state that replicas will share; nothing of this version uses it yet, and it is not connected to."
+        " `embedded` starts a Valkey on loopback that ends with this process.",
         secret=True,
     )
     environment: Literal["development", "staging", "production"] = Field(
@@ -127,7 +139,11 @@ class Settings(BaseSettings):
         600, 0, 86400, "Time from SIGTERM until streams that are still open are closed; includes the propagation delay."
     )
     drain_propagation_delay_s: Duration = _seconds(
-        5, 0, 300, "Time from SIGTERM during which new connections are still accepted."
+        5,
+        0,
+        300,
+        "Time from SIGTERM during which new connections are still accepted; where it is not set, no longer than the"
+        " drain.",
     )
 
     # Clients
@@ -190,14 +206,17 @@ class Settings(BaseSettings):
     upstream_max_event_bytes: Size = _bytes(2**20, 1024, 2**26, "Largest single event of a backend's stream.")
 
     @classmethod
-    def load(cls, **overrides: Any) -> Self:
+    def load(cls, defaults: Mapping[str, Any] = NO_DEFAULTS, /, **overrides: Any) -> Self:
         """The settings of this process; ``overrides`` are values by field name that win, None meaning not given.
 
-        Raises ``SettingsInvalid``, its text one line per wrong setting with the name and what was expected.
+        ``defaults`` are values by field name that count where no source sets the field. Raises ``SettingsInvalid``,
+        its text one line per wrong setting with the name and what was expected.
         """
         given = {name: value for name, value in overrides.items() if value is not None}
         try:
-            return cls(**given)
+            settings = cls(**given)
+            missing = {name: value for name, value in defaults.items() if name not in settings.model_fields_set}
+            return cls(**given, **missing) if missing else settings
         except ValidationError as error:
             raise SettingsInvalid(explain(error, cls.model_fields, given)) from None
 
@@ -273,10 +292,13 @@ class Settings(BaseSettings):
                 f" {environment_name('listen')}, got {self.management_listen!r} beside {self.listen!r}"
             )
         if self.drain_propagation_delay_s > self.drain_s:
-            raise ValueError(
-                f"{environment_name('drain_propagation_delay_s')}: expected at most {environment_name('drain_s')}"
-                f" ({units.format_duration(self.drain_s)}), which includes it"
-            )
+            if "drain_propagation_delay_s" in self.model_fields_set:
+                raise ValueError(
+                    f"{environment_name('drain_propagation_delay_s')}: expected at most {environment_name('drain_s')}"
+                    f" ({units.format_duration(self.drain_s)}), which includes it,"
+                    f" got {units.format_duration(self.drain_propagation_delay_s)!r}"
+                )
+            vars(self)["drain_propagation_delay_s"] = self.drain_s  # the value is frozen from here on
         if self.upstream_max_idle_connections > self.upstream_max_connections:
             raise ValueError(
                 f"{environment_name('upstream_max_idle_connections')}: expected at most"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pydantic_settings import BaseSettings
 
 PREFIX = "LLM_GATEWAY_"
-SECRET_PREFIX = "LLM_GATEWAY_SECRET_"  # noqa: S105 - the prefix of names, not a secret
+SECRET_PREFIX = "LLM_GATEWAY_SECRET_"  # noqa: S105  # the prefix of names, not a secret
 SECRET_FILE_BYTES_MAX = 65536
 """The most that a file with a secret may hold; a larger one is not a secret but a mistake."""
 

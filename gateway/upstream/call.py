@@ -20,7 +20,7 @@ from gateway.dialects.openai.stream import ChatStream
 from gateway.errors import AttemptFailed, InvalidRequest, Outcome
 from gateway.model import Backend, ChatRequest, Plan
 from gateway.telemetry import Metrics, RequestRecord
-from gateway.upstream.backends import Backends, BackendState
+from gateway.upstream.backends import Backends
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.echo import echo
 from gateway.upstream.limits import UpstreamLimits

@@ -35,8 +35,8 @@ class _Refused(Exception):
 class Connection(asyncio.Protocol):
     """The protocol object of one connection; owned by its pool while idle, by one exchange while busy.
 
-    Once the future of ``start`` is done: either ``status``, ``headers`` (names in lower case) and ``delimited``, which is
-    False where only the close of the connection ends the body; or ``status`` is 0 and ``error`` says why.
+    Once the future of ``start`` is done: either ``status``, ``headers`` (names in lower case) and ``delimited``, which
+    is False where only the close of the connection ends the body; or ``status`` is 0 and ``error`` says why.
     """
 
     def __init__(self, limits: UpstreamLimits, on_idle_loss: Callable[[Connection], None]) -> None:

@@ -6,6 +6,7 @@ The rules are those of docs/adr/0002.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 from gateway.clock import wall
@@ -58,10 +59,15 @@ def retry_after_s(source: Source) -> float | None:
     if not text:
         return None
     try:
-        seconds = float(text) if text.isdecimal() else parsedate_to_datetime(text).timestamp() - wall()
+        seconds = float(text) if text.isdecimal() else _timestamp(text) - wall()
     except (ValueError, OverflowError, TypeError):  # what the library raises for dates beyond its own
         return None
     return min(max(seconds, 0.0), _MAX_RETRY_AFTER_S)
+
+
+def _timestamp(text: str) -> float:
+    date = parsedate_to_datetime(text)
+    return (date if date.tzinfo is not None else date.replace(tzinfo=UTC)).timestamp()
 
 
 def exhausted(plan: Plan, failures: Sequence[AttemptFailed]) -> GatewayError:

@@ -18,7 +18,7 @@ class Source(Protocol):
         """The next body bytes; ``b""`` at the end. Raises AttemptFailed."""
 
     def whole(self) -> bytes | None:
-        """All of the body that was not yet read, where it is here to its end; else None. Then ``read`` gives ``b""``."""
+        """The unread rest of the body, where it is here to its end; else None. After it ``read`` gives ``b""``."""
 
     def begun(self) -> None:
         """Say that the answer really began: from now on it must go on, until now it had to begin."""

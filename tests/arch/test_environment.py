@@ -81,6 +81,22 @@ def test_python_without_venv(project: Path) -> None:
     assert not (project / ".venv").exists()
 
 
+def test_python_without_venv_is_skipped_where_another_has_it(project: Path) -> None:
+    """Debian's own Python beside one that a person installed; where none has it the first one is named."""
+    bare = 'case "$2" in *ensurepip*) exit 1;; *print*) echo 3.12;; esac'
+    for name in NAMES:
+        stand_in(project, name, bare)
+    system = stand_in(project, "system", bare.replace("3.12", "3.11"))
+    result = run(project, SYSTEM_PYTHON=str(system))
+    assert result.returncode == 1
+    assert result.stderr == (
+        f"{system} has no venv module with pip in it.\n"
+        "  Debian or Ubuntu: apt-get install python3-venv (or python3.11-venv)\n"
+    )
+    stand_in(project, "python3.12", 'case "$*" in *"-m venv"*) echo taken >&2; exit 1;; esac')
+    assert "taken" in run(project, SYSTEM_PYTHON=str(system)).stderr.splitlines()
+
+
 def test_failed_installation_is_not_remembered(project: Path) -> None:
     """The next run tries again instead of taking half an environment for a whole one."""
     installed = 'case "$*" in *install*) echo no index >&2; exit 1;; esac'

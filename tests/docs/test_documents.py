@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from gateway import __version__, clock
 from gateway.cli.commands import build
-from gateway.registry import load_folder
+from gateway.registry import json_schemas, load_folder
+from gateway.registry.docs import replace_tables
 from gateway.settings import Settings
 from gateway.settings.docs import replace_table
 from gateway.settings.sources import environment_name
@@ -40,6 +43,26 @@ def test_table_of_settings_is_that_of_the_code() -> None:
     """A setting that is added, changed or removed changes docs/settings.md; ``make docs`` writes it."""
     document = text_of(ROOT / "docs/settings.md")
     assert document == replace_table(document), "run `make docs`"
+
+
+def test_tables_of_the_registry_are_those_of_the_code() -> None:
+    """A field that is added, changed or removed changes docs/registry.md; ``make docs`` writes it."""
+    document = text_of(ROOT / "docs/registry.md")
+    assert document == replace_tables(document), "run `make docs`"
+
+
+def test_each_field_of_the_registry_is_described() -> None:
+    """A person who writes a document finds a sentence for everything that may stand in it."""
+
+    def silent(node: Any) -> Iterator[str]:
+        if isinstance(node, dict):
+            fields = node.get("properties", {})
+            yield from (name for name, field in fields.items() if not field.get("description"))
+            for value in node.values():
+                yield from silent(value)
+
+    schemas = {name: schema for name, schema in json_schemas().items() if name != "registry"}
+    assert {name: list(silent(schema)) for name, schema in schemas.items()} == {name: [] for name in schemas}
 
 
 def test_each_setting_has_one_row() -> None:

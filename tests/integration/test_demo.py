@@ -34,8 +34,6 @@ class Demo:
                 env={
                     **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
                     "PYTHONPATH": str(ROOT),
-                    "LLM_GATEWAY_REDIS_URL": "embedded",
-                    "LLM_GATEWAY_DRAIN_PROPAGATION_DELAY_S": "0s",
                     "LLM_GATEWAY_LISTEN": f"127.0.0.1:{self.port}",
                     "LLM_GATEWAY_MANAGEMENT_LISTEN": f"127.0.0.1:{self.management_port}",
                 },
@@ -75,6 +73,7 @@ def test_printed_line_works_and_interrupt_ends_it(demo: Demo) -> None:
     """The line is pasted into a shell and answered; Ctrl-C ends the gateway with 0 and without a traceback."""
     answer = subprocess.run(["sh", "-c", demo.call()], capture_output=True, text=True, timeout=30, check=True)
     assert json.loads(answer.stdout)["choices"][0]["message"]["content"] == "Hello, gateway!"
+    assert "an embedded Valkey runs" in demo.text()
     assert demo.stop(signal.SIGINT) == 0
     assert "Traceback" not in demo.text()
 

@@ -138,6 +138,7 @@ def test_failures_of_simple_endpoints(plain: Surface, path: str) -> None:
         error_reply(401, "operators only"),
         error_reply(503, headers=[("retry-after", "9")]),
         json_reply({"choices": "none"}),
+        reply(body=b'{"choices":[{"message":{"content":"\xff\xfe"}}]}'),
         json_reply({"choices": [{"message": {"content": None}}]}),
         json_reply({"choices": []}),
     )
@@ -147,7 +148,8 @@ def test_failures_of_simple_endpoints(plain: Surface, path: str) -> None:
     assert refused.header("x-llm-gateway-scenario") == "chat"
     assert call(plain, path, body).status == 502
     assert call(plain, path, body).header("retry-after") == "9"
-    assert call(plain, path, body).json()["error"]["code"] == "upstream_failed"
+    for _ in range(2):
+        assert call(plain, path, body).json()["error"]["code"] == "upstream_failed"
     for _ in range(2):
         assert "" in call(plain, path, body).json().values()
     plain.gateway.assert_nothing_in_flight()
@@ -201,7 +203,14 @@ def test_unknown_path(plain: Surface, path: str, method: str) -> None:
 
 @pytest.mark.parametrize(
     ("path", "allowed"),
-    [(CHAT, {"POST"}), (GENERATE, {"POST"}), (SIMPLE, {"POST"}), (MODELS, {"GET"}), ("/openapi.json", {"GET", "HEAD"})],
+    [
+        (CHAT, {"POST"}),
+        (GENERATE, {"POST"}),
+        (SIMPLE, {"POST"}),
+        (MODELS, {"GET"}),
+        (f"{MODELS}/chat", {"GET"}),
+        ("/openapi.json", {"GET", "HEAD"}),
+    ],
 )
 def test_wrong_method(plain: Surface, path: str, allowed: set[str]) -> None:
     """A known path with another method is a 405 that lists what is allowed (RFC 9110, section 15.5.6)."""
@@ -219,6 +228,24 @@ def test_head(plain: Surface, path: str, status: int) -> None:
         head = client.read_head()
         assert head.status == status
         assert client.request(MODELS, key=plain.keys.main).status == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [("chat", 200), ("gpt-4o", 200), ("nope", 404), ("no/such", 404), ("no%2Fsuch", 404), ("%FF", 404), ("", 404)],
+)
+def test_model(plain: Surface, name: str, status: int) -> None:
+    """One model is told in the form of OpenAI's; a name that this key may not use does not exist."""
+    answer = call(plain, f"{MODELS}/{name}")
+    assert answer.status == status
+    if status == 200:
+        assert answer.json() in call(plain, MODELS).json()["data"]
+        assert answer.json()["id"] == name
+    else:
+        assert answer.json()["error"]["code"] == ("model_not_found" if name else "unknown_url")
+    if name:
+        with plain.gateway.client() as client:
+            assert client.request(f"{MODELS}/{name}").status == 401
 
 
 def test_models(plain: Surface) -> None:
@@ -281,7 +308,15 @@ def test_description(plain: Surface) -> None:
     """The description names every endpoint with typed bodies, the three credentials, and no error that never comes."""
     document = call(plain, "/openapi.json").json()
     assert document["openapi"].startswith("3.1")
-    assert set(document["paths"]) == {CHAT, MODELS, GENERATE, SIMPLE}
+    assert set(document["paths"]) == {CHAT, MODELS, f"{MODELS}/{{model}}", GENERATE, SIMPLE}
+    for item in document["paths"].values():
+        for operation in item.values():
+            assert {"405", "431"} <= set(operation["responses"])
+    stream = document["paths"][CHAT]["post"]["responses"]["200"]["content"]["text/event-stream"]
+    chunk = document["components"]["schemas"]["ChatCompletionChunk"]
+    assert "ChatCompletionChunk" in str(stream)
+    assert chunk["properties"]["choices"]["items"]["$ref"] == "#/components/schemas/ChunkChoice"
+    assert "delta" in document["components"]["schemas"]["ChunkChoice"]["properties"]
     schemes = document["components"]["securitySchemes"]
     assert {scheme.get("name", "authorization") for scheme in schemes.values()} == {
         "authorization",
@@ -322,5 +357,5 @@ def test_description_is_true(configured_process: Surface, default_process: Surfa
         capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False,
     )  # fmt: skip
     assert run.returncode == 0, run.stdout[-8000:] + run.stderr[-2000:]
-    assert "Tested: 4" in run.stdout
+    assert "Tested: 5" in run.stdout
     configured_process.gateway.assert_nothing_in_flight()

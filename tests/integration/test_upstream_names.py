@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.model import Origin
-from gateway.upstream import UpstreamLimits
+from gateway.upstream import UpstreamClient, UpstreamLimits
 from tests.support.calls import (
     QUICK,
     Run,
@@ -67,8 +67,17 @@ def served_by(names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", names.getaddrinfo)
 
 
+async def absent(names: Names, client: UpstreamClient, origin: Origin, times: int) -> None:
+    """Call over kept connections until the name was looked up so many times more."""
+    for lookups in range(names.lookups + 1, names.lookups + times + 1):
+        await asyncio.sleep(0.11)
+        await fetch(client, origin)  # starts the look-up
+        await until(lambda lookups=lookups: names.lookups == lookups)  # type: ignore[misc]
+        await asyncio.sleep(0)
+
+
 def test_new_addresses_of_a_name_are_used(upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name is looked up again after its time; connections to an address that left are not used again."""
+    """A name is looked up again after its time; an address that three answers lacked has left and is not used again."""
     names = Names("127.0.0.1")
 
     async def main() -> None:
@@ -80,17 +89,42 @@ def test_new_addresses_of_a_name_are_used(upstream: ScriptedUpstream, monkeypatc
             assert (names.lookups, upstream.connections_total) == (1, 1)
             busy = await ask(client, origin)
             names.addresses = ["127.0.0.2"]  # where nobody listens
-            await asyncio.sleep(0.15)
-            spare = await ask(client, origin)  # starts the look-up
-            await until(lambda: names.lookups == 2)
+            await absent(names, client, origin, times=3)
             await whole(busy)
-            await whole(spare)
             assert client.open_connections == 0, "the old address is left"
             assert (await failure_of(fetch(client, origin))).outcome == "connect_error"
             names.addresses = ["127.0.0.1"]
             await asyncio.sleep(0.15)
             await failure_of(fetch(client, origin))  # starts the look-up
             assert await fetch(client, origin)
+
+    asyncio.run(main())
+
+
+def test_a_name_whose_answers_rotate_keeps_its_connections(
+    upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An address that is missing from two answers and comes back in the third has not left."""
+    names = Names("127.0.0.1")
+
+    async def main() -> None:
+        served_by(names, monkeypatch)
+        async with upstream_client(UpstreamLimits(dns_ttl_s=0.1)) as client:
+            origin = origin_of(upstream, "backend.test")
+            await fetch(client, origin)
+            for _ in range(3):
+                names.addresses = ["127.0.0.2"]
+                await absent(names, client, origin, times=2)
+                names.addresses = ["127.0.0.1", "127.0.0.3"]
+                await absent(names, client, origin, times=1)
+            assert upstream.connections_total == 1
+            (pool,) = client._pools.values()
+            names.addresses = ["127.0.0.2"]
+            await absent(names, client, origin, times=2)
+            assert pool._resolver._present == {"127.0.0.1", "127.0.0.2", "127.0.0.3"}
+            await asyncio.sleep(0.11)
+            await fetch(client, origin)
+            await until(lambda: pool._resolver._present == {"127.0.0.2"}, what="what has left is not remembered")
 
     asyncio.run(main())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -20,7 +21,7 @@ from tests.support.calls import (
     upstream_client,
     whole,
 )
-from tests.support.scripts import Gate, Hang, Pause, Script, Send, head, reply
+from tests.support.scripts import Close, Gate, Hang, Pause, Reset, Script, Send, Step, head, reply
 from tests.support.upstream import ScriptedUpstream
 from tests.support.waiting import black_hole_port, refusing_port
 
@@ -156,6 +157,109 @@ def test_nothing_else_is_retried(run: Run, upstream: ScriptedUpstream, script: S
             timeouts = Timeouts(first_byte_s=0.2)
             assert (await failure_of(fetch(client, origin_of(upstream), timeouts))).outcome == outcome
             assert len(upstream.requests) == 2
+
+    run(main())
+
+
+@each_loop
+def test_a_backend_that_worked_before_it_died_is_not_asked_again(run: Run, upstream: ScriptedUpstream) -> None:
+    """A dead connection is refused at once; what took a second may have been work, and may be paid for."""
+
+    async def main() -> None:
+        async with upstream_client() as client:
+            await fetch(client, origin_of(upstream))
+            upstream.enqueue(Script((Pause(1.1), Close())), OK)
+            assert (await failure_of(fetch(client, origin_of(upstream)))).outcome == "reset"
+            assert len(upstream.requests) == 2
+
+    run(main())
+
+
+@each_loop
+@pytest.mark.parametrize(
+    ("timeouts", "outcome"),
+    [(Timeouts(first_byte_s=0.9), "first_byte_timeout"), (Timeouts(total_s=0.9), "total_timeout")],
+)
+def test_the_retry_has_what_is_left_of_the_time(
+    run: Run, upstream: ScriptedUpstream, timeouts: Timeouts, outcome: str
+) -> None:
+    """The deadlines are those of the first request."""
+
+    async def main() -> None:
+        async with upstream_client() as client:
+            await fetch(client, origin_of(upstream))
+            upstream.enqueue(Script((Pause(0.6), Close())), Script((Hang(),)))
+            started = time.monotonic()
+            assert (await failure_of(fetch(client, origin_of(upstream), timeouts))).outcome == outcome
+            assert 0.9 <= time.monotonic() - started < 1.4
+            assert len(upstream.requests) == 3
+
+    run(main())
+
+
+@each_loop
+@pytest.mark.parametrize(
+    "unread",
+    [
+        (Send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"),),
+        (Send(b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"), Close()),
+        (Close(),),
+        (Reset(),),
+    ],
+    ids=["answer", "408", "close", "reset"],
+)
+def test_what_a_busy_loop_had_no_time_to_read_is_no_answer(
+    run: Run, upstream: ScriptedUpstream, unread: tuple[Step, ...]
+) -> None:
+    """Bytes that came unasked to an idle connection and lie in the kernel end it just as those that were read."""
+
+    async def main() -> None:
+        async with upstream_client() as client:
+            gate = Gate()
+            upstream.enqueue(reply(body=b"first").then(gate, *unread), OK)
+            assert await fetch(client, origin_of(upstream)) == b"first"
+            gate.open()
+            time.sleep(0.05)  # noqa: ASYNC251  # the loop is kept busy
+            assert await fetch(client, origin_of(upstream)) == b"ok"
+            assert len(upstream.requests) == 2, "not even sent over it"
+            assert upstream.connections_total == 2
+
+    run(main())
+
+
+@each_loop
+def test_a_whole_body_at_once(run: Run, upstream: ScriptedUpstream) -> None:
+    """What has arrived to its end is taken without waiting, once; what has not, or is compressed, must be read."""
+
+    async def main() -> None:
+        async with upstream_client() as client:
+            origin = origin_of(upstream)
+            for framing in ("length", "chunked", "close"):
+                upstream.enqueue(reply(body=b"x" * 1000, framing=framing))  # type: ignore[arg-type]
+                exchange = await ask(client, origin)
+                await until(lambda exchange=exchange: exchange._connection.complete)  # type: ignore[misc, union-attr]
+                assert exchange.whole() == b"x" * 1000
+                assert await exchange.read() == b""
+                exchange.close()
+                assert exchange.whole() is None
+            gate = Gate()
+            upstream.enqueue(
+                Script((Send(head(200, [("content-length", "2")])), Send(b"o"), gate, Send(b"k"))),
+                Script((Send(head(200, [("content-length", "2")])), Send(b"o"), Reset())),
+                faults.compressed("gzip", "length"),
+            )
+            exchange = await ask(client, origin)
+            assert exchange.whole() is None
+            gate.open()
+            assert await whole(exchange) == b"ok"
+            exchange = await ask(client, origin)
+            await until(lambda: exchange._connection.error)  # type: ignore[union-attr]
+            assert exchange.whole() is None
+            assert (await failure_of(whole(exchange))).outcome == "reset"
+            exchange = await ask(client, origin)
+            await until(lambda: exchange._connection.complete)  # type: ignore[union-attr]
+            assert exchange.whole() is None
+            assert await whole(exchange) == faults.plain_body()
 
     run(main())
 

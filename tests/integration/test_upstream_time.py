@@ -8,7 +8,8 @@ import tracemalloc
 
 import pytest
 
-from gateway.model import Timeouts
+from gateway.errors import AttemptFailed
+from gateway.model import Origin, Timeouts
 from gateway.upstream import UpstreamClient, UpstreamLimits
 from gateway.upstream.client import Exchange
 from tests.support import faults
@@ -25,7 +26,7 @@ from tests.support.calls import (
     upstream_client,
     whole,
 )
-from tests.support.scripts import JSON_TYPE, Gate, Hang, Pause, Script, Send, chunk, head, reply, stream
+from tests.support.scripts import JSON_TYPE, Gate, Hang, Pause, Script, Send, Step, chunk, head, reply, stream
 from tests.support.upstream import ScriptedUpstream
 
 GRACE_S = 2.0
@@ -67,6 +68,69 @@ def test_each_stage_has_its_deadline(
 
 
 @each_loop
+@pytest.mark.parametrize(
+    ("steps", "outcome", "after_s"),
+    [
+        ((Send(chunk(b": wait")), Hang()), "first_byte_timeout", 0.4),
+        ((Send(chunk(b": wait")), Pause(0.1)) * 30, "first_byte_timeout", 0.4),
+        ((Send(chunk(b": " + b"x" * 100_000)), Hang()), "first_byte_timeout", 0.4),
+        ((Send(chunk(b": wait")), Pause(0.25), Send(chunk(b"data")), Hang()), "idle_timeout", 0.35),
+    ],
+    ids=["a comment", "comments", "a long comment", "an answer after a comment"],
+)
+def test_bytes_that_are_no_answer_leave_the_first_byte_timeout_in_force(
+    run: Run, upstream: ScriptedUpstream, steps: tuple[Step, ...], outcome: str, after_s: float
+) -> None:
+    """Until the reader says that the answer began, it has to begin; the idle timeout counts only then."""
+
+    async def main() -> None:
+        async with upstream_client() as client:
+            started = time.monotonic()
+            exchange = await ask(client, origin_of(upstream), Timeouts(first_byte_s=0.4, idle_s=0.1))
+
+            async def read() -> None:
+                while part := await exchange.read():
+                    if b"data" in part:
+                        exchange.begun()
+                        exchange.begun()
+
+            assert (await failure_of(read())).outcome == outcome
+            assert after_s - 0.01 <= time.monotonic() - started < after_s + GRACE_S
+            exchange.close()
+
+    upstream.enqueue(Script((Send(START), *steps)))
+    run(main())
+
+
+@each_loop
+def test_a_slow_reader_before_the_answer_began(run: Run, upstream: ScriptedUpstream) -> None:
+    """While nobody reads, no first-byte time counts either; a backend that then is silent is late at once."""
+
+    async def main() -> None:
+        async with upstream_client(UpstreamLimits(read_buffer_bytes=1000)) as client:
+            exchange = await ask(client, origin_of(upstream), Timeouts(first_byte_s=0.3, idle_s=9))
+            await asyncio.sleep(0.6)
+            resumed = time.monotonic()
+            while True:
+                failure = await failure_of_read(exchange)
+                if failure is not None:
+                    break
+            assert failure.outcome == "first_byte_timeout"
+            assert time.monotonic() - resumed < GRACE_S
+            exchange.close()
+
+    async def failure_of_read(exchange: Exchange) -> AttemptFailed | None:
+        try:
+            assert await exchange.read()
+        except AttemptFailed as failure:
+            return failure
+        return None
+
+    upstream.enqueue(Script((Send(START), Send(chunk(b"x" * 5000)), Hang())))
+    run(main())
+
+
+@each_loop
 def test_a_deadline_moves_with_every_piece(run: Run, upstream: ScriptedUpstream) -> None:
     """A stream may last much longer than the idle timeout, as long as it goes on."""
 
@@ -101,6 +165,31 @@ def test_deadlines_of_many_calls(run: Run, upstream: ScriptedUpstream) -> None:
 
 
 @each_loop
+def test_a_sweep_that_fails_is_not_the_last(
+    run: Run, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The pools of other origins keep their deadlines; the fault is in the log."""
+
+    async def main() -> None:
+        async with upstream_client() as client:
+            bad = Origin(scheme="http", host="127.0.0.9", port=1)
+            await failure_of(ask(client, bad))
+
+            def fail(_now: float) -> None:
+                raise RuntimeError("scripted")
+
+            monkeypatch.setattr(client._pools[bad], "sweep", fail)
+            for _ in range(2):
+                failure = await failure_of(fetch(client, origin_of(upstream), Timeouts(first_byte_s=0.1)))
+                assert failure.outcome == "first_byte_timeout"
+
+    upstream.behaviour = faults.hang_before_first_byte()
+    run(main())
+    assert "127.0.0.9 failed" in caplog.text
+    assert "scripted" in caplog.text
+
+
+@each_loop
 def test_a_slow_reader_is_not_a_slow_backend(run: Run, upstream: ScriptedUpstream) -> None:
     """While nobody reads, no idle time counts; when reading goes on, the stream does."""
 
@@ -109,6 +198,7 @@ def test_a_slow_reader_is_not_a_slow_backend(run: Run, upstream: ScriptedUpstrea
             timeouts = Timeouts(idle_s=0.2, total_s=20)
             exchange = await ask(client, origin_of(upstream), timeouts)
             first = len(await exchange.read())
+            exchange.begun()
             await asyncio.sleep(0.8)
             assert first + len(await whole(exchange)) == 20_000_000
 
@@ -249,7 +339,6 @@ def test_closing_the_client_ends_everything(run: Run, upstream: ScriptedUpstream
             client.close()
             assert (await failure_of(result_of(task))).outcome == "connect_error"
             await until(lambda: upstream.open_connections == 0)
-            assert len(upstream.requests) == 2  # it is not sent again
             assert len(upstream.requests) == 2  # it is not sent again
 
     async def result_of(task: asyncio.Task[Exchange]) -> Exchange:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,15 @@ from typing import Any
 import pytest
 import trustme
 
+from gateway.errors import SettingsInvalid
 from gateway.model import Timeouts
-from gateway.upstream import UpstreamLimits
+from gateway.upstream import UpstreamClient, UpstreamLimits
 from tests.conftest import StartGateway
 from tests.support import faults
 from tests.support.calls import Run, each_loop, failure_of, fetch, origin_of, until, upstream_client
-from tests.support.documents import new_key, openai_registry
-from tests.support.scripts import Script, reply, stream
+from tests.support.documents import echo_registry, new_key, openai_registry
+from tests.support.gateway import DidNotStart, GatewayProcess
+from tests.support.scripts import Close, Gate, Script, Send, reply, stream
 from tests.support.upstream import ScriptedUpstream
 
 
@@ -129,6 +132,48 @@ def test_faults_behind_tls(
             await until(lambda: secure.open_connections == 0)
 
     run(main())
+
+
+@each_loop
+def test_a_kept_connection_behind_tls_is_looked_at(
+    run: Run, secure: ScriptedUpstream, trusting: UpstreamLimits
+) -> None:
+    """Session tickets do not make it look used; a close or an answer that nobody had time to read ends it."""
+
+    async def main() -> None:
+        async with upstream_client(trusting) as client:
+            for _ in range(5):
+                await fetch(client, origin_of(secure))
+                time.sleep(0.01)  # noqa: ASYNC251  # the loop is kept busy
+            assert secure.connections_total == 1
+            for unread in (Send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"), Close()):
+                gate = Gate()
+                before = len(secure.requests)
+                secure.enqueue(reply(body=b"first").then(gate, unread), reply(body=b"ok"))
+                assert await fetch(client, origin_of(secure)) == b"first"
+                gate.open()
+                time.sleep(0.05)  # noqa: ASYNC251
+                assert await fetch(client, origin_of(secure)) == b"ok"
+                assert len(secure.requests) == before + 2
+            assert secure.connections_total == 3
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "content", [b"not a pem", b"", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
+)
+def test_a_bad_ca_file_ends_the_start(content: bytes, tmp_path: Path) -> None:
+    """With the name of the setting and exit code 2, before anything listens; so does a client made without that."""
+    ca_file = tmp_path / "ca.pem"
+    ca_file.write_bytes(content)
+    with pytest.raises(SettingsInvalid, match="LLM_GATEWAY_UPSTREAM_CA_FILE"):
+        UpstreamClient(UpstreamLimits(ca_file=ca_file))
+    key = new_key()
+    gateway = GatewayProcess(echo_registry(key), key=key, env={"LLM_GATEWAY_UPSTREAM_CA_FILE": str(ca_file)})
+    with pytest.raises(DidNotStart, match="ended with 2 (.|\n)*LLM_GATEWAY_UPSTREAM_CA_FILE: expected"), gateway:
+        pass
+    assert "Traceback" not in gateway.output()
 
 
 @each_loop

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from gateway.dialects.openai.usage import ABSENT, read_usage, text_bytes
+from gateway.dialects.openai.usage import ABSENT, ERROR_OBJECT, ReportedUsage, text_bytes
 from gateway.errors import AttemptFailed
 from gateway.model import Usage
 
@@ -19,10 +19,17 @@ class _Choice(msgspec.Struct):
     message: _Message | None = None
 
 
-class _Reply(msgspec.Struct):
+class _Loose(msgspec.Struct, gc=False):
     choices: msgspec.Raw = ABSENT
-    usage: msgspec.Raw = ABSENT
     error: msgspec.Raw = ABSENT
+
+
+class _Reply(_Loose, gc=False):
+    usage: ReportedUsage | None = None
+
+
+class _NoReply(msgspec.Struct):
+    object: msgspec.Raw = ABSENT
 
 
 class ReplyFacts(msgspec.Struct, frozen=True):
@@ -33,21 +40,44 @@ class ReplyFacts(msgspec.Struct, frozen=True):
 
 
 _decode = msgspec.json.Decoder(_Reply).decode
+_decode_no_reply = msgspec.json.Decoder(_NoReply).decode
+_decode_loose = msgspec.json.Decoder(_Loose).decode
 _decode_choices = msgspec.json.Decoder(list[_Choice]).decode
 
 
 def read_reply(body: bytes) -> ReplyFacts:
-    """Read a body that came with status 200. Raises AttemptFailed if it is no completion."""
+    """Read a body that came with status 200. Raises AttemptFailed if it is no completion.
+
+    Usage of a form that makes no sense is none: the reply itself is still good. Text is not looked at, so what is no
+    UTF-8 passes as it came.
+    """
     try:
         reply = _decode(body)
+    except msgspec.ValidationError:
+        reply = _read_without_usage(body)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise AttemptFailed("protocol_error", f"the body of a 200 is no chat completion: {error}") from None
-    if reply.error != ABSENT:
+        raise _no_completion(error) from None
+    if reply.error is not ABSENT and reply.error != ABSENT:
         raise AttemptFailed("error_in_body", "a 200 whose body is an error")
-    if reply.choices == ABSENT:
+    if reply.choices is ABSENT or reply.choices == ABSENT:
+        if _decode_no_reply(body).object == ERROR_OBJECT:
+            raise AttemptFailed("error_in_body", "a 200 whose body is an error object")
         raise AttemptFailed("protocol_error", "the body of a 200 has no choices")
-    usage = read_usage(reply.usage)
-    return ReplyFacts(usage) if usage is not None else ReplyFacts(None, _output_bytes(reply.choices))
+    if reply.usage is not None:
+        return ReplyFacts(reply.usage.to_usage())
+    return ReplyFacts(None, _output_bytes(reply.choices))
+
+
+def _read_without_usage(body: bytes) -> _Reply:
+    try:
+        loose = _decode_loose(body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise _no_completion(error) from None
+    return _Reply(choices=loose.choices, error=loose.error)
+
+
+def _no_completion(error: Exception) -> AttemptFailed:
+    return AttemptFailed("protocol_error", f"the body of a 200 is no chat completion: {error}")
 
 
 def _output_bytes(choices: msgspec.Raw) -> int:

@@ -2,12 +2,15 @@
 
 Invariants:
 - What is authorised is what is sent: the body that leaves is put together from the very fields that were read, each
-  once. A top-level key that appears twice, in whatever spelling, is refused.
+  once. A top-level key that appears twice, in whatever spelling, is refused, and so is one that a backend might take
+  for another because they differ in case alone.
+- The number of objects made of a body is bounded whatever its size.
 - Values the gateway has no business with are never decoded: they leave as the bytes they came as.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -15,12 +18,14 @@ import msgspec
 
 from gateway.dialects.openai.usage import ABSENT
 from gateway.errors import InvalidRequest
-from gateway.model import Backend, ChatRequest
+from gateway.model import OUTPUT_LIMITS, Backend, ChatRequest
 
 _T = TypeVar("_T")
 
 _MAX_KEY_CHARS = 256
 _MAX_CHOICES = 128
+_MAX_STREAM_OPTIONS_BYTES = 4096
+_SMALL_BODY_BYTES = 65_536  # up to this size a body is decoded first and its members counted then
 
 
 class _Key:
@@ -36,16 +41,10 @@ class _StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
 
 
-def _to_key(_: type, name: object) -> _Key:
-    return _Key(str(name))
-
-
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_decode_members = msgspec.json.Decoder(dict[_Key, msgspec.Raw], dec_hook=_to_key).decode
-_decode_str = msgspec.json.Decoder(str).decode
-_decode_bool = msgspec.json.Decoder(bool).decode
-_decode_int = msgspec.json.Decoder(int).decode
-_decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_str: Callable[[msgspec.Raw], str | None] = msgspec.json.Decoder(str | None).decode
+_decode_bool: Callable[[msgspec.Raw], bool | None] = msgspec.json.Decoder(bool | None).decode
+_decode_int: Callable[[msgspec.Raw], int | None] = msgspec.json.Decoder(int | None).decode
 _decode_options = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_stream_options = msgspec.json.Decoder(_StreamOptions | None).decode
 _encode = msgspec.json.Encoder().encode
@@ -53,18 +52,28 @@ _encode = msgspec.json.Encoder().encode
 _KEYS: dict[str, bytes] = {
     name: b"," + _encode(name) + b":"
     for name in (
-        "messages", "stream", "stream_options", "temperature", "top_p", "max_tokens", "max_completion_tokens", "n",
-        "stop", "seed", "tools", "tool_choice", "response_format", "user", "metadata", "logprobs", "top_logprobs",
-        "presence_penalty", "frequency_penalty", "parallel_tool_calls",
+        "model", "messages", "stream", "stream_options", "temperature", "top_p", "max_tokens", "max_completion_tokens",
+        "n", "stop", "seed", "tools", "tool_choice", "response_format", "user", "metadata", "logprobs", "top_logprobs",
+        "presence_penalty", "frequency_penalty", "parallel_tool_calls", "logit_bias", "reasoning_effort", "store",
+        "service_tier", "prompt_variables", "top_k", "min_p", "repetition_penalty", "chat_template_kwargs",
     )
 }  # fmt: skip
+"""Names that are met often, as they are written; all in small letters."""
+
+_KNOWN = frozenset(_KEYS)
+_GOVERNED = frozenset({"model", "messages", "stream", "stream_options", "n", "prompt_variables", *OUTPUT_LIMITS})
+"""Names that something is decided by: no other spelling of them is let through."""
+
+# An array that holds something; what it holds is not read.
+_has_item = re.compile(rb"\[[ \t\n\r]*[^] \t\n\r]").match
 _USAGE_ASKED = b',"stream_options":{"include_usage":true}'
 
 
 def read_members(body: bytes, max_members: int) -> dict[str, msgspec.Raw]:
     """The top-level members of a JSON object, raw, in order. Raises InvalidRequest naming the field or position."""
+    is_small = len(body) <= _SMALL_BODY_BYTES
     try:
-        fields = _decode_fields(body)
+        fields = _decode_fields(body) if is_small else _decode_counted(body, max_members)
         if not body.isascii():
             str(body, "utf-8")  # raw values are not checked for it by the decoder
     except msgspec.ValidationError as error:
@@ -79,10 +88,19 @@ def read_members(body: bytes, max_members: int) -> dict[str, msgspec.Raw]:
     except RecursionError:
         raise InvalidRequest("The body is not valid JSON: nested too deeply.", code="invalid_json") from None
     if len(fields) > max_members:
-        raise InvalidRequest(f"The body has more than {max_members} top-level fields.", code="too_many_fields")
-    if _compact_size(fields) != len(body):
-        _refuse_repeated(body)
+        raise _too_many(max_members)
+    if is_small and _compact_size(fields) != len(body):
+        _decode_counted(body, max_members)
     return fields
+
+
+def _too_many(max_members: int) -> InvalidRequest:
+    return InvalidRequest(f"The body has more than {max_members} top-level fields.", code="too_many_fields")
+
+
+def _repeated(name: str) -> InvalidRequest:
+    shown = name[:_MAX_KEY_CHARS]
+    return InvalidRequest(f"The field `{shown}` appears more than once.", code="repeated_field", param=shown)
 
 
 def _compact_size(fields: Mapping[str, msgspec.Raw]) -> int:
@@ -92,21 +110,47 @@ def _compact_size(fields: Mapping[str, msgspec.Raw]) -> int:
     decoder keeps one of each name and every further one takes room. Most clients send such bodies, and for them this
     sum is all that the check for repeated keys costs.
     """
-    size = 1
+    size = 1 + 4 * len(fields)
     for name, value in fields.items():
-        size += len(name) + len(value) + 4
+        size += len(name) + len(value)
     return size
 
 
-def _refuse_repeated(body: bytes) -> None:
-    """Raises InvalidRequest for a top-level key that appears twice, however it is spelled."""
-    keys = list(_decode_members(body))
+def _decode_counted(body: bytes, max_members: int) -> dict[str, msgspec.Raw]:
+    """The members, counted and compared as they are met, so that a large body ends where it is too much.
+
+    Raises InvalidRequest for a top-level key that appears twice, however it is spelled, and for too many.
+    """
     seen: set[str] = set()
-    for key in keys:
-        if key.name in seen:
-            shown = key.name[:_MAX_KEY_CHARS]
-            raise InvalidRequest(f"The field `{shown}` appears more than once.", code="repeated_field", param=shown)
-        seen.add(key.name)
+
+    def to_key(_: type, found: object) -> _Key:
+        name = str(found)
+        if name in seen:
+            raise _repeated(name)
+        if len(seen) == max_members:
+            raise _too_many(max_members)
+        seen.add(name)
+        return _Key(name)
+
+    members = msgspec.json.Decoder(dict[_Key, msgspec.Raw], dec_hook=to_key).decode(body)
+    return {key.name: raw for key, raw in members.items()}
+
+
+def _refuse_other_spellings(fields: Mapping[str, msgspec.Raw]) -> None:
+    """Raises InvalidRequest for a name that another one, or one that decides anything, equals but for its case.
+
+    Go's ``encoding/json``, for one, matches names so (https://pkg.go.dev/encoding/json#Unmarshal): its last one wins.
+    """
+    seen: set[str] = set()
+    for name in fields:
+        folded = name.casefold()
+        if folded in _GOVERNED and folded != name:
+            raise InvalidRequest(
+                f"The field `{name}` is not known: its name is `{folded}`.", code="unsupported_field", param=name
+            )
+        if folded in seen:
+            raise _repeated(name)
+        seen.add(folded)
 
 
 def read_chat_request(body: bytes, max_members: int, default_model: str | None = None) -> ChatRequest:
@@ -115,6 +159,8 @@ def read_chat_request(body: bytes, max_members: int, default_model: str | None =
     ``default_model`` serves the endpoints that may leave the model out; None makes it required.
     """
     fields = read_members(body, max_members)
+    if not _KNOWN.issuperset(fields):
+        _refuse_other_spellings(fields)
     model = _field(fields, "model", _decode_str, "a string")
     if model is None:
         if default_model is None:
@@ -122,15 +168,21 @@ def read_chat_request(body: bytes, max_members: int, default_model: str | None =
         model = default_model
     if not model:
         raise InvalidRequest("`model` must not be empty.", param="model")
-    _check_messages(fields)
-    stream = bool(_field(fields, "stream", _decode_bool, "a boolean"))
+    messages = fields.get("messages")
+    if messages is None:
+        raise _missing("messages")
+    if _has_item(messages) is None:
+        raise _no_messages(messages)
+    stream = "stream" in fields and bool(_field(fields, "stream", _decode_bool, "a boolean"))
     return ChatRequest(
         model=model,
         fields=fields,
         stream=stream,
         include_usage="stream_options" in fields and _asks_for_usage(fields, stream=stream),
-        max_output_tokens=_output_limit(fields),
-        choices=_choices(fields),
+        max_output_tokens=(
+            _output_limit(fields) if "max_tokens" in fields or "max_completion_tokens" in fields else None
+        ),
+        choices=_choices(fields) if "n" in fields else 1,
         body_bytes=len(body),
     )
 
@@ -140,11 +192,11 @@ def _missing(name: str) -> InvalidRequest:
 
 
 def _field(
-    fields: Mapping[str, msgspec.Raw], name: str, decode: Callable[[msgspec.Raw], _T], expected: str
+    fields: Mapping[str, msgspec.Raw], name: str, decode: Callable[[msgspec.Raw], _T | None], expected: str
 ) -> _T | None:
     """The decoded value of a field, None where it is absent or null."""
     raw = fields.get(name)
-    if raw is None or raw == ABSENT:
+    if raw is None:
         return None
     try:
         return decode(raw)
@@ -152,34 +204,28 @@ def _field(
         raise InvalidRequest(f"`{name}` must be {expected}.", code="invalid_type", param=name) from None
 
 
-def _check_messages(fields: Mapping[str, msgspec.Raw]) -> None:
-    raw = fields.get("messages")
-    if raw is None:
-        raise _missing("messages")
-    head = bytes(memoryview(raw)[:2])
-    if head == b"[{":
-        return
-    if head[:1] != b"[":
-        raise InvalidRequest("`messages` must be an array.", code="invalid_type", param="messages")
-    if not _decode_items(raw):
-        raise InvalidRequest("`messages` must not be empty.", param="messages")
+def _no_messages(raw: msgspec.Raw) -> InvalidRequest:
+    if bytes(memoryview(raw)[:1]) != b"[":
+        return InvalidRequest("`messages` must be an array.", code="invalid_type", param="messages")
+    return InvalidRequest("`messages` must not be empty.", param="messages")
 
 
 def _output_limit(fields: Mapping[str, msgspec.Raw]) -> int | None:
-    limits = []
-    for name in ("max_completion_tokens", "max_tokens"):
+    """The tighter of the two limits; None where the request sets none."""
+    tightest: int | None = None
+    for name in OUTPUT_LIMITS:
         if name in fields:
             limit = _field(fields, name, _decode_int, "an integer")
-            if limit is not None:
-                if limit < 1:
-                    raise InvalidRequest(f"`{name}` must be at least 1.", param=name)
-                limits.append(limit)
-    return min(limits) if limits else None
+            if limit is None:
+                continue
+            if limit < 1:
+                raise InvalidRequest(f"`{name}` must be at least 1.", param=name)
+            if tightest is None or limit < tightest:
+                tightest = limit
+    return tightest
 
 
 def _choices(fields: Mapping[str, msgspec.Raw]) -> int:
-    if "n" not in fields:
-        return 1
     choices = _field(fields, "n", _decode_int, "an integer")
     if choices is None:
         return 1
@@ -194,17 +240,22 @@ def _asks_for_usage(fields: Mapping[str, msgspec.Raw], *, stream: bool) -> bool:
         return False
     if not stream:
         raise InvalidRequest("`stream_options` is only allowed where `stream` is true.", param="stream_options")
+    if len(fields["stream_options"]) > _MAX_STREAM_OPTIONS_BYTES:
+        raise InvalidRequest(
+            f"`stream_options` must not be longer than {_MAX_STREAM_OPTIONS_BYTES} bytes.", param="stream_options"
+        )
     return bool(options.include_usage)
 
 
 def encode_chat_request(request: ChatRequest, backend: Backend) -> bytes:
     """The body to send to ``backend``: its model's name, usage asked for on streams, all else as it came."""
     fields = request.fields
+    stream = request.stream
     parts: list[bytes | msgspec.Raw] = [b'{"model":', _encode(backend.model or request.model)]
     for name, raw in fields.items():
-        if name != "model" and (name != "stream_options" or not request.stream):
+        if name != "model" and not (stream and name == "stream_options"):
             parts += (_KEYS.get(name) or b"," + _encode(name) + b":", raw)
-    if request.stream:
+    if stream:
         parts.append(_stream_options(fields.get("stream_options")))
     parts.append(b"}")
     return b"".join(parts)
@@ -214,7 +265,8 @@ def _stream_options(raw: msgspec.Raw | bytes | None) -> bytes:
     """The caller's stream options, with usage asked for: what was used has to be known to be charged."""
     if raw is None or raw in (ABSENT, b"null"):
         return _USAGE_ASKED
-    options = _decode_options(raw)
+    given = _decode_options(raw)
+    options = {name: value for name, value in given.items() if name.casefold() != "include_usage"}
     options["include_usage"] = msgspec.Raw(b"true")
     return b',"stream_options":' + _encode(options)
 

@@ -15,7 +15,7 @@ import re
 
 import msgspec
 
-from gateway.dialects.openai.usage import ABSENT, read_usage
+from gateway.dialects.openai.usage import ABSENT, ERROR_OBJECT, read_usage
 from gateway.errors import AttemptFailed
 from gateway.model import Usage
 
@@ -31,6 +31,7 @@ class _Chunk(msgspec.Struct):
     choices: list[msgspec.Raw] | None = None
     usage: msgspec.Raw = ABSENT
     error: msgspec.Raw = ABSENT
+    object: msgspec.Raw = ABSENT
 
 
 _decode = msgspec.json.Decoder(_Chunk).decode
@@ -147,7 +148,7 @@ class ChatStream:
             if first:
                 raise AttemptFailed("protocol_error", f"the first event is no completion chunk: {error}") from None
             return False  # not ours to judge once the stream runs: the caller gets what the backend sent
-        if chunk.error != ABSENT:
+        if chunk.error != ABSENT or chunk.object == ERROR_OBJECT:
             self.failed = True
         if chunk.usage == ABSENT:
             return False

@@ -6,6 +6,8 @@ Source: https://platform.openai.com/docs/api-reference/chat/object (``usage``); 
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from gateway.model import Usage
@@ -13,32 +15,38 @@ from gateway.model import Usage
 ABSENT = msgspec.Raw(b"null")
 """The default of a field that is kept raw: an absent field and a null one are the same to us."""
 
-_MAX_TOKENS = 1 << 40  # far above any call; a larger figure is a fault of the backend
+ERROR_OBJECT = msgspec.Raw(b'"error"')
+"""The ``object`` of an error that is not in an envelope, as older releases of vLLM report one."""
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]  # far above any call; a larger figure is the backend's fault
 
 
-class InputDetails(msgspec.Struct):
+class InputDetails(msgspec.Struct, gc=False):
     """``prompt_tokens_details``."""
 
-    cached_tokens: int | None = None
+    cached_tokens: _Count | None = None
 
 
-class ReportedUsage(msgspec.Struct):
+class ReportedUsage(msgspec.Struct, gc=False):
     """The ``usage`` object."""
 
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    prompt_tokens: _Count | None = None
+    completion_tokens: _Count | None = None
     prompt_tokens_details: InputDetails | None = None
-    prompt_cache_hit_tokens: int | None = None
+    prompt_cache_hit_tokens: _Count | None = None
 
-    def to_usage(self) -> Usage | None:
-        """The usage reported, or None where the figures make no sense."""
-        cached = self.prompt_tokens_details.cached_tokens if self.prompt_tokens_details else None
-        cached = (self.prompt_cache_hit_tokens if cached is None else cached) or 0
+    def to_usage(self) -> Usage:
+        """The usage reported; a figure that is left out counts as none."""
+        details = self.prompt_tokens_details
+        cached = details.cached_tokens if details is not None else None
+        if cached is None:
+            cached = self.prompt_cache_hit_tokens or 0
         given = self.prompt_tokens or 0
-        generated = self.completion_tokens or 0
-        if not (0 <= given <= _MAX_TOKENS and 0 <= cached <= _MAX_TOKENS and 0 <= generated <= _MAX_TOKENS):
-            return None
-        return Usage(input_tokens=given, cached_input_tokens=min(cached, given), output_tokens=generated)
+        return Usage(
+            input_tokens=given,
+            cached_input_tokens=cached if cached < given else given,
+            output_tokens=self.completion_tokens or 0,
+        )
 
 
 _decode = msgspec.json.Decoder(ReportedUsage).decode

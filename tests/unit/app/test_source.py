@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from gateway.app.serve import warn_of_settings
 from gateway.app.source import RegistryWatch
 from gateway.errors import RegistryInvalid
 from gateway.settings import Settings
-from tests.support.documents import Document, echo_backend, echo_registry, new_key
+from tests.support.documents import Document, echo_backend, echo_registry, new_key, scenario
 
 
 def write(folder: Path, documents: list[Document]) -> None:
@@ -36,6 +37,42 @@ def test_backends_that_a_drain_would_cut_are_named_once(tmp_path: Path, caplog: 
     assert len(warnings) == 1
     assert "slow, slower" in warnings[0]
     assert "quick" not in warnings[0]
+
+
+def test_a_default_scenario_that_does_not_exist_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """At the start and after a reload that took it away; a name and an alias are fine."""
+    documents = [echo_backend("echo"), scenario("chat", "echo", aliases=["gpt"])]
+    write(tmp_path, documents)
+
+    def warned(default: str) -> bool:
+        caplog.clear()
+        registry = RegistryWatch(Settings.load(registry=tmp_path, default_scenario=default))
+        with caplog.at_level(logging.WARNING, "gateway.registry"):
+            registry.load()
+        return f"LLM_GATEWAY_DEFAULT_SCENARIO: the registry has no scenario and no alias '{default}'" in caplog.text
+
+    assert [warned(name) for name in ("chat", "gpt", "chta")] == [False, False, True]
+    registry = RegistryWatch(Settings.load(registry=tmp_path, default_scenario="gpt"))
+    registry.load()
+    caplog.clear()
+    write(tmp_path, documents[:1])
+    with caplog.at_level(logging.WARNING, "gateway.registry"):
+        registry.refresh()
+    assert "no alias 'gpt'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("url", "level"), [(None, None), ("embedded", logging.INFO), ("redis://:hunter2@host:6379", logging.WARNING)]
+)
+def test_a_redis_that_nothing_uses_is_said_to_be_so(
+    caplog: pytest.LogCaptureFixture, url: str | None, level: int | None
+) -> None:
+    """Who configures one does not believe that it is used; a demo's own is no reason to warn."""
+    with caplog.at_level(logging.INFO, "gateway.app"):
+        warn_of_settings(Settings.load(redis_url=url))
+    records = [record for record in caplog.records if "nothing of this version uses it yet" in record.getMessage()]
+    assert [record.levelno for record in records] == ([] if level is None else [level])
+    assert "hunter2" not in caplog.text
 
 
 def test_a_refresh_takes_what_the_folder_holds_now(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import stat
 import subprocess
 import sys
@@ -14,9 +15,11 @@ from typer.testing import CliRunner, Result
 
 from gateway import __version__, clock
 from gateway.cli.commands import build
+from gateway.errors import SettingsInvalid
 from gateway.registry import checksum_ok, key_digest, load_folder
 from gateway.settings import SecretReader, Settings
 from gateway.settings.sources import option_name
+from tests.support.waiting import free_port
 
 
 def run(*arguments: str | Path) -> Result:
@@ -44,6 +47,7 @@ def registry(tmp_path: Path) -> Path:
 def test_version_is_printed() -> None:
     """The version of the package and of Python."""
     assert run("version").stdout.startswith(f"llm-gateway {__version__} (Python 3.")
+    assert run("--version").stdout == run("version").stdout
 
 
 def test_each_setting_is_an_option_of_serve() -> None:
@@ -136,8 +140,11 @@ def test_registry_is_checked_without_its_secrets_unless_asked(registry: Path, mo
         " url: http://127.0.0.1:1, auth: {type: bearer, secret: {env: LLM_GATEWAY_SECRET_QWEN}}}\n"
     )
     monkeypatch.delenv("LLM_GATEWAY_SECRET_QWEN", raising=False)
-    assert run("registry", "validate", registry).exit_code == 0
+    unread = run("registry", "validate", registry)
+    assert unread.exit_code == 0
+    assert unread.stderr == "note: 1 secret(s) were not read; --secrets reads them, too\n"
     result = run("registry", "validate", "--secrets", registry)
+    assert "note:" not in result.stderr
     assert result.exit_code == 1
     assert "LLM_GATEWAY_SECRET_QWEN is not set" in result.stderr
     monkeypatch.setenv("LLM_GATEWAY_SECRET_QWEN", "x")
@@ -175,17 +182,48 @@ def test_wrong_setting_ends_a_start_with_a_readable_text(tmp_path: Path) -> None
     ]
 
 
-def test_demo_key_is_new_each_time_and_readable_by_its_owner_only(registry: Path) -> None:
-    """A key of yesterday's demo opens nothing today."""
+@pytest.mark.parametrize(("tenant", "warned"), [("ghost", True), ("acme", False), ("broken", False)])
+def test_key_of_a_tenant_that_is_not_there_is_warned_of(
+    registry: Path, monkeypatch: pytest.MonkeyPatch, tenant: str, warned: bool
+) -> None:
+    """A slip in the name is seen when the key is made; the key is made all the same, since a tenant may follow."""
+    (registry / "broken.yaml").write_text("kind: Tenant\nmetadata: {name: broken}\n")
+    monkeypatch.setenv("LLM_GATEWAY_REGISTRY", str(registry))
+    result = run("keys", "create", "--tenant", tenant)
+    assert result.exit_code == 0
+    assert checksum_ok(result.stdout.partition("\n")[0])
+    assert (f"has no tenant '{tenant}'" in result.stderr) is warned
+
+
+def test_demo_key_is_new_each_time_and_readable_as_the_rest_of_the_registry(registry: Path) -> None:
+    """A key of yesterday's demo opens nothing today; a container's user reads it although another made it."""
     from gateway.cli.demo import write_key
 
     for key in ("lgw_first-key-of-the-demo", "lgw_second-key-of-the-demo"):
         write_key(registry, key)
         path = registry / "local" / "demo.yaml"
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(path.stat().st_mode) == 0o644
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o755
         (digest,) = yaml.safe_load(path.read_text())["spec"]["digests"]
         assert digest["sha256"] == key_digest(key).hex()
     assert [path.name for path in (registry / "local").iterdir()] == ["demo.yaml"]
+
+
+@pytest.mark.parametrize("taken", ["listen", "management_listen"])
+def test_demo_leaves_the_key_of_a_gateway_that_runs(registry: Path, taken: str) -> None:
+    """Where a port is taken nothing is written: the document there may be what the other gateway serves with."""
+    from gateway.cli.demo import demo, write_key
+
+    write_key(registry, "lgw_key-of-the-first")
+    before = (registry / "local" / "demo.yaml").read_text()
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        free = {"listen": f"127.0.0.1:{free_port()}", "management_listen": "127.0.0.1:0"}
+        with pytest.raises(SettingsInvalid, match=f"LLM_GATEWAY_{taken.upper()}: cannot listen on 127.0.0.1, port"):
+            demo(Settings.load(registry=registry, **free | {taken: address}), reload=False)
+    assert (registry / "local" / "demo.yaml").read_text() == before
 
 
 def test_demo_prints_a_call_on_one_line() -> None:

@@ -58,6 +58,32 @@ def test_a_reply_with_usage() -> None:
 
 
 @pytest.mark.parametrize(
+    "reported",
+    [
+        {"prompt_tokens": 1.5},
+        {"prompt_tokens": "1"},
+        {"prompt_tokens": -1},
+        {"prompt_tokens": 1, "prompt_tokens_details": []},
+        [1],
+        "many",
+        None,
+    ],
+)
+def test_senseless_usage_leaves_the_reply_good(reported: object) -> None:
+    """Usage of a wrong form is none; the reply is measured instead."""
+    facts = read_reply(body(choices=[CHOICE], usage=reported))
+    assert (facts.usage, facts.output_bytes) == (None, 8)
+
+
+@pytest.mark.parametrize(
+    "reply", [b'{"choices":[{"message":{"content":"\xff\xfe"}}]}', b'{"\xff":1,"choices":[{"\xff":1}],"object":"\xff"}']
+)
+def test_text_that_is_no_utf8_passes(reply: bytes) -> None:
+    """What a backend wrote is the caller's to read: its text is not judged here."""
+    assert read_reply(reply).usage is None
+
+
+@pytest.mark.parametrize(
     ("choices", "size"),
     [
         ([CHOICE], 8),
@@ -89,6 +115,11 @@ def test_an_unknown_form_of_choices_counts_whole() -> None:
         (b'{"choices":' + b"[" * 200_000 + b"]" * 200_000 + b"}", "protocol_error"),
         (b'{"error":{"message":"CUDA"}}', "error_in_body"),
         (b'{"error":"CUDA","choices":[]}', "error_in_body"),
+        (b'{"object":"error","message":"CUDA","type":"x","param":null,"code":40301}', "error_in_body"),
+        (b'{"object":"error","choices":null,"usage":[]}', "error_in_body"),
+        (b'{"error":{},"usage":[]}', "error_in_body"),
+        (b'{"choices":[],"usage":', "protocol_error"),
+        (b'{"choices":[],"usage":' + b"[" * 200_000 + b"]" * 200_000 + b"}", "protocol_error"),
     ],
 )
 def test_a_200_that_is_no_completion_fails_the_attempt(content: bytes, outcome: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -16,6 +17,10 @@ from gateway.model import Backend, Origin
 MAX_MEMBERS = 256
 BACKEND = Backend(name="main", provider="openai", origin=Origin(scheme="http", host="h", port=80), model="upstream")
 GOOD = {"model": "chat", "messages": [{"role": "user", "content": "hi"}]}
+
+GOVERNED = (
+    "model", "messages", "stream", "stream_options", "n", "max_tokens", "max_completion_tokens", "prompt_variables",
+)  # fmt: skip
 
 WHITE_SPACE = st.text(" \t\n\r", max_size=2)
 VALUES = st.recursive(
@@ -91,8 +96,8 @@ def test_repeated_keys_are_refused_and_nothing_else(text: str) -> None:
 @given(st.dictionaries(KEYS, VALUES, max_size=5), st.booleans(), st.data())
 def test_what_leaves_is_what_was_read(extra: dict[str, Any], stream: bool, data: st.DataObject) -> None:
     """The body for a backend is the caller's, with the backend's model and usage asked for on streams."""
-    known = ("model", "messages", "stream", "stream_options", "n", "max_tokens", "max_completion_tokens")
-    fields = {name: value for name, value in extra.items() if name not in known}
+    distinct = {name.casefold(): name for name in extra if name.casefold() not in GOVERNED}.values()
+    fields = {name: extra[name] for name in distinct}
     fields |= GOOD | {"stream": stream}
     options = data.draw(st.sampled_from([None, {}, {"include_usage": False}, {"x": [1], "include_usage": True}]))
     if stream and data.draw(st.booleans()):
@@ -144,10 +149,18 @@ def test_without_a_model_of_its_own_a_backend_gets_the_name_asked_for() -> None:
         (b'{"model":"chat","messages":"[{"}', "invalid_type", "messages"),
         (b'{"model":"chat","messages":[]}', "invalid_value", "messages"),
         (b'{"model":"chat","messages":[ ]}', "invalid_value", "messages"),
+        (b'{"model":"chat","messages":[\n\t\r ]}', "invalid_value", "messages"),
+        (b'{"model":"chat","messages":1}', "invalid_type", "messages"),
+        (b'{"model":"chat","messages":[{}],"n":' + b"1" * 100_000 + b"}", "invalid_type", "n"),
         (b'{"model":"chat","messages":[{}],"stream":"yes"}', "invalid_type", "stream"),
         (b'{"model":"chat","messages":[{}],"stream":1}', "invalid_type", "stream"),
         (b'{"model":"chat","messages":[{}],"stream":true,"stream_options":1}', "invalid_type", "stream_options"),
         (b'{"model":"chat","messages":[{}],"stream_options":{}}', "invalid_value", "stream_options"),
+        (
+            b'{"model":"chat","messages":[{}],"stream":true,"stream_options":{"x":"' + b"x" * 4096 + b'"}}',
+            "invalid_value",
+            "stream_options",
+        ),
         (b'{"model":"chat","messages":[{}],"max_tokens":0}', "invalid_value", "max_tokens"),
         (b'{"model":"chat","messages":[{}],"max_tokens":1.5}', "invalid_type", "max_tokens"),
         (b'{"model":"chat","messages":[{}],"max_completion_tokens":"9"}', "invalid_type", "max_completion_tokens"),
@@ -176,6 +189,96 @@ def test_too_many_fields_are_refused() -> None:
     with pytest.raises(InvalidRequest) as refusal:
         read_members(body, 4)
     assert refusal.value.code == "too_many_fields"
+
+
+MANY = 200_000
+HOSTILE = {
+    "one key repeated": (b"{" + b'"a":1,' * MANY + b'"a":1}', "repeated_field"),
+    "many keys": (b"{" + b",".join(b'"%x":1' % number for number in range(MANY)) + b"}", "too_many_fields"),
+    "many keys, no end": (b"{" + b",".join(b'"%x":1' % number for number in range(MANY)), "too_many_fields"),
+    "many messages": (b'{"model":"m","messages":[' + b"1," * MANY + b'1],"stream":1}', "invalid_type"),
+    "many options": (
+        b'{"model":"m","messages":[{}],"stream":true,"stream_options":{'
+        + b",".join(b'"%x":1' % number for number in range(MANY))
+        + b"}}",
+        "invalid_value",
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "code"), HOSTILE.values(), ids=HOSTILE.keys())
+def test_what_is_too_much_is_refused_before_it_is_built(body: bytes, code: str) -> None:
+    """A large body of very many small things makes no object of each: memory stays far below the body's own size."""
+    with pytest.raises(InvalidRequest):  # whatever is made once and kept
+        read_chat_request(body[:70_000], MAX_MEMBERS)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidRequest) as refusal:
+            read_chat_request(body, MAX_MEMBERS)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert refusal.value.code == code
+    assert peak < 500_000
+
+
+@pytest.mark.parametrize("space", [b"", b" "])
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_bounds_hold_at_every_size(space: bytes, size: int) -> None:
+    """Small and large bodies, compact or not, are read alike and refused alike, at the bound exactly."""
+
+    def body(*names: bytes) -> bytes:
+        return b"{" + b",".join(b'"%b":%b"%b"' % (name, space, b"x" * size) for name in names) + b"}"
+
+    assert list(read_members(body(b"a", b"b", b"c"), 3)) == ["a", "b", "c"]
+    for names, code in (((b"a", b"b", b"c", b"d"), "too_many_fields"), ((b"a", b"b", b"\\u0061"), "repeated_field")):
+        with pytest.raises(InvalidRequest) as refusal:
+            read_members(body(*names), 3)
+        assert refusal.value.code == code
+    for broken in (body(b"a") + b"x", body(b"a")[:-1], b"[" + body(b"a") + b"]", body(b"a", b"\xff")):
+        with pytest.raises(InvalidRequest) as refusal:
+            read_members(broken, 3)
+        assert refusal.value.code == "invalid_json"
+
+
+@pytest.mark.parametrize(
+    ("members", "code", "param"),
+    [
+        ('"Model":"other"', "unsupported_field", "Model"),
+        ('"MAX_TOKENS":99999', "unsupported_field", "MAX_TOKENS"),
+        ('"Stream":true', "unsupported_field", "Stream"),
+        ('"\u017ftream":true', "unsupported_field", "\u017ftream"),
+        ('"max_to\u212aens":9', "unsupported_field", "max_to\u212aens"),
+        ('"\\u004dessages":[]', "unsupported_field", "Messages"),
+        ('"Stream_Options":null', "unsupported_field", "Stream_Options"),
+        ('"N":2', "unsupported_field", "N"),
+        ('"Max_Completion_Tokens":2', "unsupported_field", "Max_Completion_Tokens"),
+        ('"Prompt_variables":{}', "unsupported_field", "Prompt_variables"),
+        ('"temperature":1,"Temperature":0', "repeated_field", "Temperature"),
+        ('"TopK":1,"topk":0', "repeated_field", "topk"),
+    ],
+)
+def test_names_that_differ_in_case_alone_are_refused(members: str, code: str, param: str) -> None:
+    """A backend may match names without regard to case: no other spelling of a name that decides anything leaves."""
+    body = f'{{"model":"chat","messages":[{{}}],{members}}}'.encode()
+    with pytest.raises(InvalidRequest) as refusal:
+        read_chat_request(body, MAX_MEMBERS)
+    assert (refusal.value.code, refusal.value.param) == (code, param)
+
+
+def test_other_names_may_have_capitals() -> None:
+    """A field that the gateway does not know passes in its own spelling, once."""
+    body = json.dumps(GOOD | {"TopK": 1, "Models": 2, "Temperature": 3}).encode()
+    left = json.loads(encode_chat_request(read_chat_request(body, MAX_MEMBERS), BACKEND))
+    assert (left["TopK"], left["Models"], left["Temperature"]) == (1, 2, 3)
+
+
+def test_usage_is_asked_for_once_in_any_case() -> None:
+    """No other spelling of the one option that the gateway sets goes beside it."""
+    options = {"INCLUDE_USAGE": False, "x": 1}
+    body = json.dumps(GOOD | {"stream": True, "stream_options": options}).encode()
+    left = json.loads(encode_chat_request(read_chat_request(body, MAX_MEMBERS), BACKEND))
+    assert left["stream_options"] == {"x": 1, "include_usage": True}
 
 
 def test_a_long_repeated_key_is_shown_shortened() -> None:

@@ -83,6 +83,15 @@ def test_an_error_event_marks_the_stream() -> None:
     assert stream.failed
 
 
+def test_an_error_object_marks_the_stream() -> None:
+    """The form in which older servers tell of an error, as the first event and later."""
+    broken = encoded({"object": "error", "message": "CUDA out of memory", "type": "x", "param": None, "code": 500})
+    for before in ([], [encoded(chunk(""))]):
+        stream = ChatStream(drop_usage=True, max_event_bytes=MAX_EVENT_BYTES)
+        assert passed_on(stream, [*before, broken]) == b"".join([*before, broken])
+        assert stream.failed
+
+
 @pytest.mark.parametrize("first", [b"data: <html>\n\n", b"data: [1]\n\n", b'data: {"choices":1}\n\n'])
 def test_a_stream_that_begins_with_something_else_is_refused(first: bytes) -> None:
     """As long as nothing was passed on, what is no completion chunk fails the attempt."""

@@ -112,6 +112,27 @@ def test_the_prompt_comes_first() -> None:
     assert bytes(rendered.fields["messages"]).endswith(b',{"role": "user", "content": "hi"}]')
 
 
+@pytest.mark.parametrize("items", [b'[\n {"role" : "user"} , 1.50e+3 ]', b'[{"a":"\\u0041"}]'])
+def test_the_callers_messages_stay_byte_for_byte(items: bytes) -> None:
+    """The prompt is put before them; they are not read."""
+    plain = Prompt(name="p.v1", input_vars=(), parts=("Be kind.",))
+    request = read_chat_request(b'{"model":"s","messages":' + items + b"}", 100)
+    rendered = bytes(render(scenario(prompt=plain), request).fields["messages"])
+    assert rendered == b'[{"role":"system","content":"Be kind."},' + items[1:]
+
+
+def test_another_spelling_never_goes_beside_what_the_scenario_sets() -> None:
+    """A backend may match names without regard to case: what a scenario sets is sent once, in its own spelling."""
+    request = asked(Stop=["z"], TEMPERATURE=1, topk=5, Other=1)
+    found = fields_of(render(scenario({"temperature": 0}, {"stop": ["x"], "topK": 3}), request))
+    assert {name: found[name] for name in found if name not in ("model", "messages")} == {
+        "Other": 1,
+        "temperature": 0,
+        "stop": ["x"],
+        "topK": 3,
+    }
+
+
 @pytest.mark.parametrize("value", ["{b}", "{a}", "{{b}}", "{0}", "%s", '"}],"x":[{"', "\\u0041", "\n", "{a.__class__}"])
 def test_a_value_is_never_read_as_syntax(value: str) -> None:
     """Braces, quotes and escapes in a variable stay what they are."""
@@ -133,6 +154,30 @@ def test_wrong_variables(variables: Any, code: str, param: str) -> None:
     with pytest.raises(InvalidRequest) as refusal:
         render(scenario(prompt=PROMPT), asked(prompt_variables=variables))
     assert (refusal.value.code, refusal.value.param) == (code, param)
+
+
+@pytest.mark.parametrize(
+    ("members", "code", "param"),
+    [
+        ([b'"%x":""' % number for number in range(100_000)], "unsupported_field", "prompt_variables.0"),
+        ([b'"a":""'] * 100_000, "repeated_field", "prompt_variables.a"),
+        ([b'"a":"%b"' % (b"x" * 100_000), b'"b":1'], "invalid_type", "prompt_variables"),
+        ([b'"a":"%b"' % (b"x" * 100_000)], "missing_field", "prompt_variables.b"),
+    ],
+    ids=["many", "repeated", "wrong", "missing"],
+)
+def test_large_variables_are_bounded(members: list[bytes], code: str, param: str) -> None:
+    """Large variables are refused at the first that the prompt has no use for, before the others are read."""
+    raw = b'{"model":"s","messages":[{}],"prompt_variables":{' + b",".join(members) + b"}}"
+    with pytest.raises(InvalidRequest) as refusal:
+        render(scenario(prompt=PROMPT), read_chat_request(raw, 100))
+    assert (refusal.value.code, refusal.value.param) == (code, param)
+
+
+def test_large_variables_are_read() -> None:
+    """A long text is as good a value as a short one."""
+    rendered = render(scenario(prompt=PROMPT), asked(prompt_variables={"a": "x" * 100_000, "b": "é"}))
+    assert fields_of(rendered)["messages"][0]["content"] == "A={" + "x" * 100_000 + "} B=é {literal}"
 
 
 def test_variables_without_a_prompt() -> None:

@@ -206,8 +206,33 @@ def test_two_listeners_need_two_addresses() -> None:
 
 def test_parts_do_not_exceed_the_whole() -> None:
     """The delay is a part of the drain, and idle connections are connections."""
-    assert complaint(drain_s="3s").startswith("LLM_GATEWAY_DRAIN_PROPAGATION_DELAY_S: expected at most")
+    assert complaint(drain_s="3s", drain_propagation_delay_s="4s") == (
+        "LLM_GATEWAY_DRAIN_PROPAGATION_DELAY_S: expected at most LLM_GATEWAY_DRAIN_S (3s), which includes it, got '4s'"
+    )
     assert complaint(upstream_max_connections=10).startswith("LLM_GATEWAY_UPSTREAM_MAX_IDLE_CONNECTIONS: expected at")
+
+
+def test_default_delay_gives_way_to_a_short_drain() -> None:
+    """Who sets the drain alone need not know of the delay."""
+    settings = Settings.load(drain_s="1s")
+    assert (settings.drain_s, settings.drain_propagation_delay_s) == (1, 1)
+    assert Settings.load(drain_s="6s").drain_propagation_delay_s == 5
+
+
+def test_defaults_of_a_command_count_where_nothing_else_does(
+    empty_place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Below options, variables, files with a secret and .env; a process that is given the settings sees them."""
+    defaults = {"redis_url": "embedded", "drain_propagation_delay_s": "0s"}
+    settings = Settings.load(defaults)
+    assert (settings.redis_url, settings.drain_propagation_delay_s) == ("embedded", 0)
+    assert settings.as_environment()["LLM_GATEWAY_REDIS_URL"] == "embedded"
+    (empty_place / ".env").write_text("LLM_GATEWAY_DRAIN_PROPAGATION_DELAY_S=2s\nLLM_GATEWAY_DRAIN_S=3s\n")
+    (empty_place / "url").write_text("redis://host\n")
+    monkeypatch.setenv("LLM_GATEWAY_REDIS_URL_FILE", str(empty_place / "url"))
+    settings = Settings.load(defaults)
+    assert (settings.redis_url, settings.drain_propagation_delay_s) == ("redis://host", 2)
+    assert Settings.load(defaults, drain_propagation_delay_s="1s").drain_propagation_delay_s == 1
 
 
 def test_misspelt_option_is_refused() -> None:

@@ -35,7 +35,7 @@ class FakeSource:
         self.status = status
         self.headers = headers
         self.delimited = True
-        self.closed = 0
+        self.closed = self.begun_calls = 0
         self._pieces = list(pieces)
         self._failure = failure
 
@@ -46,6 +46,14 @@ class FakeSource:
         if self._failure is not None:
             raise self._failure
         return b""
+
+    def whole(self) -> bytes | None:
+        """It never comes at once."""
+        return None
+
+    def begun(self) -> None:
+        """Counted."""
+        self.begun_calls += 1
 
     def close(self) -> None:
         """Counted."""
@@ -121,6 +129,7 @@ def refused(client: FakeClient, *backends: Backend, request: ChatRequest = REQUE
         ([AttemptFailed("first_byte_timeout", "x"), AttemptFailed("reset", "x")], 502, None),
         ([AttemptFailed("busy", "x"), AttemptFailed("busy", "x")], 503, 1.0),
         ([AttemptFailed("reset", "x"), AttemptFailed("busy", "x")], 502, None),
+        ([AttemptFailed("server_error", "x", status=500), AttemptFailed("busy", "x")], 502, None),
         ([AttemptFailed("rate_limited", "x", status=429, retry_after_s=9.0)], 503, 9.0),
         (
             [
@@ -187,6 +196,12 @@ def test_statuses(status: int, outcome: Outcome, told: int) -> None:
         (b"Mon, 01 Jan 2001 00:00:00 GMT", 0.0),
         (b"Mon, 99 Foo 2001 00:00:00 GMT", 1.0),
         (b"Mon, 01 Jan 0001 00:00:00 GMT", 0.0),
+        (b"Mon, 01 Jan 0001 00:00:00 +2359", 0.0),
+        (b"Fri, 31 Dec 9999 23:59:59 -2359", 86_400.0),
+        (b"Mon, 01 Jan 0001 00:00:00 -0000", 0.0),
+        (b"Wed, 99 Oct 99999999999999999999 07:28:00 GMT", 1.0),
+        (b"Wed, 21 Oct 2015 07:28:00 +99999999999999999999", 1.0),
+        (b"Wed, 21 Oct 2015 99999999999999999999:28:00 GMT", 1.0),
     ],
 )
 def test_retry_after(text: bytes, seconds: float) -> None:

@@ -59,9 +59,9 @@ async def outcome(pieces: list[bytes], *, closes: bool) -> tuple[int, bytes, str
     connection = Connection(LIMITS, lambda _: None)
     transport = FakeTransport()
     connection.connection_made(cast("asyncio.Transport", transport))
-    connection.start((b"request",), Timeouts())
+    answered = connection.start((b"request",), Timeouts(), 0.0)
     body, failure = b"", ""
-    reader = asyncio.ensure_future(_read(connection))
+    reader = asyncio.ensure_future(_read(connection, answered))
     for piece in pieces:
         if transport.aborted:
             break
@@ -78,10 +78,12 @@ async def outcome(pieces: list[bytes], *, closes: bool) -> tuple[int, bytes, str
     return status, body, failure, connection.finish()
 
 
-async def _read(connection: Connection) -> tuple[bytes, str]:
+async def _read(connection: Connection, answered: asyncio.Future[None]) -> tuple[bytes, str]:
     body = b""
     try:
-        await connection.head()
+        await answered
+        if connection.error is not None and not connection.status:
+            raise connection.error
         while part := await connection.read():
             body += part
     except AttemptFailed as failure:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -82,6 +83,34 @@ def test_limits_cut_the_answer(stream: bool) -> None:
     assert text_of(answered(EchoOptions(output_tokens=5), stream=stream)) == ["one two three one two"]
     assert b'"length"' in answered(stream=stream, max_tokens=2)
     assert b'"stop"' in answered(stream=stream)
+
+
+def test_a_long_prompt_keeps_nobody_waiting() -> None:
+    """Of millions of words as many are looked at as are needed; time and memory are those of its bytes."""
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "ab " * 6_000_000}]}).encode()
+    request = read_chat_request(body, 100)
+    tracemalloc.start()
+    started = time.monotonic()
+    echo(Backend(name="e", provider="echo", origin=None, max_output_tokens=2), request)
+    taken_s = time.monotonic() - started
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert taken_s < 1.0  # and half of that is the tracing
+    assert peak < 3 * len(body)
+
+
+def test_a_long_answer_is_repeated_no_further_than_it_is_used() -> None:
+    """A length far beyond the limit costs nothing."""
+    assert text_of(answered(EchoOptions(output_tokens=10**9), max_tokens=4)) == ["one two three one"]
+    assert text_of(answered(EchoOptions(output_tokens=2))) == ["one two"]
+    assert b'"stop"' in answered(EchoOptions(output_tokens=4), max_tokens=4)
+
+
+def test_many_messages_and_parts() -> None:
+    """The last ones are looked at."""
+    parts = [{"type": "text", "text": "w"}] * 3000 + [{"type": "text", "text": "end"}]
+    messages = [{"role": "user", "content": "x"}] * 3000 + [{"role": "user", "content": parts}]
+    assert text_of(answered(messages=messages))[0].endswith("w end")
 
 
 def test_the_pace() -> None:

@@ -1,0 +1,200 @@
+"""The document of kind Backend: a model endpoint. See ``base`` for how these models behave."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
+
+from gateway.registry import values
+from gateway.registry.base import (
+    Document,
+    Duration,
+    FieldErrors,
+    FreeText,
+    HeaderName,
+    HeaderValue,
+    Metadata,
+    Money,
+    Node,
+    PositiveDuration,
+    text_type,
+)
+
+
+def _not_supported(value: object) -> object:
+    if isinstance(value, str) and value in ("azure", "anthropic", "gemini", "vertex", "bedrock"):
+        raise ValueError(f"`{value}` is not supported by this version; supported are openai and echo")
+    return value
+
+
+def _expected_secret_env(value: str) -> str:
+    if not re.fullmatch(values.SECRET_ENV_PATTERN[1:-1], value):
+        raise ValueError("must be the name of a variable: LLM_GATEWAY_SECRET_ and then A-Z, 0-9 or _")
+    return value
+
+
+Url = Annotated[
+    values.Url,
+    PlainValidator(lambda value: values.url(value if isinstance(value, str) else "")),
+    WithJsonSchema({"type": "string", "format": "uri", "pattern": "^https?://"}),
+]
+Provider = Annotated[Literal["openai", "echo"], BeforeValidator(_not_supported)]
+SecretEnv = Annotated[str, AfterValidator(_expected_secret_env), text_type(values.SECRET_ENV_PATTERN)]
+
+
+class Secret(Node):
+    """Where a secret is; exactly one of the two."""
+
+    env: SecretEnv | None = Field(default=None, description="Environment variable with the prefix LLM_GATEWAY_SECRET_.")
+    file: Annotated[str, StringConstraints(min_length=1, max_length=512)] | None = Field(
+        default=None, description="File below the secrets folder of the settings."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_in_a_folder(cls, data: object) -> object:
+        if isinstance(data, dict) and "secretRef" in data:
+            raise FieldErrors(("secretRef", "is read from the Kubernetes API only; in a folder use env or file"))
+        return data
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.env is None) == (self.file is None):
+            raise FieldErrors(("", "must have exactly one of env and file"))
+        return self
+
+
+class Auth(Node):
+    """The credential sent upstream."""
+
+    type: Literal["bearer", "header", "none"] = Field(
+        description="bearer: `Authorization: Bearer SECRET`; header: the secret alone in a header of your choice; none."
+    )
+    name: HeaderName | None = Field(default=None, description="The header, for type header.")
+    secret: Secret | None = Field(default=None, description="Where the credential is; required but for type none.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        errors = []
+        if self.type == "header" and self.name is None:
+            errors.append(("name", "is required with type header"))
+        if self.type != "header" and self.name is not None:
+            errors.append(("name", "is for type header only"))
+        if self.type != "none" and self.secret is None:
+            errors.append(("secret", f"is required with type {self.type}"))
+        if self.type == "none" and self.secret is not None:
+            errors.append(("secret", "is not for type none"))
+        if errors:
+            raise FieldErrors(*errors)
+        return self
+
+
+class Timeouts(Node):
+    """How long an attempt may take, stage by stage."""
+
+    connect: PositiveDuration | None = Field(default=None, description="To an open connection. Default 2s.")
+    first_byte: PositiveDuration | None = Field(
+        default=None, description="From the request to the first byte. Default 60s."
+    )
+    idle: PositiveDuration | None = Field(default=None, description="Between two bytes of the answer. Default 30s.")
+    total: PositiveDuration | None = Field(default=None, description="The whole attempt. Default 9m.")
+
+
+class Price(Node):
+    """USD per million tokens."""
+
+    input_per_million: Money = Field(description="For input tokens that were not cached.")
+    cached_input_per_million: Money | None = Field(
+        default=None, description="For input tokens that the backend had cached. Default: as inputPerMillion."
+    )
+    output_per_million: Money = Field(description="For output tokens.")
+
+
+class Echo(Node):
+    """How the echo provider answers."""
+
+    first_token_delay: Duration | None = Field(default=None, description="Before the first token. Default: none.")
+    token_delay: Duration | None = Field(default=None, description="Between two tokens. Default: none.")
+    output_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
+        default=None, description="How many words it answers with. Default: as many as the last user message has."
+    )
+
+
+class BackendSpec(Node):
+    """A model endpoint."""
+
+    provider: Provider = Field(
+        description="openai: any server of OpenAI's dialect; echo: answers in process with the last user message."
+    )
+    url: Url | None = Field(default=None, description="Base URL, such as http://vllm.models.svc:8000/v1. Not for echo.")
+    model: FreeText | None = Field(default=None, description="The name sent upstream. Default: the scenario's name.")
+    auth: Auth | None = Field(default=None, description="The credential sent to the backend. Default: none.")
+    headers: Annotated[dict[HeaderName, HeaderValue], Field(max_length=64)] = Field(
+        default_factory=dict, description="Added upstream; never a credential."
+    )
+    timeouts: Timeouts = Field(default_factory=Timeouts, description="How long an attempt may take.")
+    max_concurrent_requests: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
+        default=None, description="Calls under way per replica; a further one goes to a fallback. Default: unbounded."
+    )
+    max_output_tokens: Annotated[int, Field(ge=1, le=100_000_000)] = Field(
+        default=4096,
+        description="The most output tokens of an answer; of effect for provider echo only in this version.",
+    )
+    price: Price | None = Field(default=None, description="From which cost is counted. Default: cost is not counted.")
+    disabled: bool = Field(default=False, description="true: gets no calls, as a target or as a fallback.")
+    echo: Echo | None = Field(default=None, description="For provider echo only.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _headers_once(cls, data: object) -> object:
+        headers = data.get("headers") if isinstance(data, dict) else None
+        if isinstance(headers, dict):
+            counts = Counter(str(name).lower() for name in headers)
+            twice = [(f"headers.{name[:64]}", "is set twice") for name, count in counts.items() if count > 1]
+            if twice:
+                raise FieldErrors(*twice)
+        return data
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        errors = list(self._provider_errors())
+        own = self.auth.name if self.auth is not None else None
+        errors += [
+            (f"headers.{name}", "is a credential; it goes to spec.auth")
+            for name in self.headers
+            if name == own or name in values.CREDENTIALS
+        ]
+        if errors:
+            raise FieldErrors(*errors)
+        return self
+
+    def _provider_errors(self) -> Iterator[tuple[str, str]]:
+        if self.provider == "echo":
+            for field in ("url", "auth", "headers"):
+                if getattr(self, field):
+                    yield field, "is not for provider echo, which answers in process"
+            return
+        if self.url is None:
+            yield "url", f"is required with provider {self.provider}"
+        if self.echo is not None:
+            yield "echo", "is for provider echo only"
+
+
+class BackendDocument(Document):
+    """A model endpoint."""
+
+    kind: Literal["Backend"] = Field(description="What the document describes.")
+    metadata: Metadata = Field(description="Name of the backend.")
+    spec: BackendSpec = Field(description="The endpoint and how it is called.")

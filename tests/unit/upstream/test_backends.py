@@ -1,0 +1,41 @@
+"""The bound on a backend's calls in flight, shared by the workers of a replica."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.errors import AttemptFailed
+from gateway.model import Backend, Origin
+from gateway.telemetry import Metrics
+from gateway.upstream.backends import Backends
+
+
+def backend(bound: int | None) -> Backend:
+    """A backend with this bound."""
+    origin = Origin(scheme="http", host="h", port=80)
+    return Backend(name="a", provider="openai", origin=origin, max_concurrent_requests=bound)
+
+
+@pytest.mark.parametrize(("bound", "workers", "share"), [(8, 1, 8), (8, 4, 2), (9, 4, 2), (3, 4, 1), (1, 64, 1)])
+def test_each_worker_has_its_even_share(bound: int, workers: int, share: int) -> None:
+    """All of them together stay within the bound, except that each may make one call."""
+    state = Backends(Metrics(version="test"), workers).state_of(backend(bound))
+    for _ in range(share):
+        state.enter()
+    with pytest.raises(AttemptFailed, match=f"{share} calls in flight") as caught:
+        state.enter()
+    assert caught.value.outcome == "busy"
+    state.leave()
+    state.enter()
+
+
+def test_a_bound_that_changes_counts_at_once() -> None:
+    """A reload keeps the calls in flight."""
+    backends = Backends(Metrics(version="test"), 2)
+    state = backends.state_of(backend(None))
+    for _ in range(3):
+        state.enter()
+    assert backends.state_of(backend(6)) is state
+    with pytest.raises(AttemptFailed):
+        state.enter()
+    backends.state_of(backend(8)).enter()
