@@ -51,7 +51,10 @@ def _create(
     if write is not None:
         _write_new(write, document)
     if (folder := _registry_without(tenant)) is not None:
-        print(f"warning: the registry {folder} has no tenant {tenant!r}, and refuses the key until it has", file=sys.stderr)
+        print(
+            f"warning: the registry {folder} has no tenant {tenant!r}, and refuses the key until it has",
+            file=sys.stderr,
+        )
     print("The key, shown once and stored nowhere:", file=sys.stderr)
     print(key)
     if write is None:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from gateway.registry.documents import FieldErrors, Kind
 
 _ROUNDS_MAX = 8
+_FOUND_MAX = 1000  # with more to mend than that, what is behind it can wait
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -50,6 +51,8 @@ def _hidden(model: type[BaseModel], value: dict[str, Any], found: list[_Found]) 
     rest, known = copy.deepcopy(value), {item.field for item in found}
     shorter: set[str] = set()  # lists, which are numbered anew
     for _ in range(_ROUNDS_MAX):
+        if len(known) > _FOUND_MAX:
+            return
         # From the end, so that places stay what they are; what is missing now is taken out with what needs it.
         taken = [_take_out(rest, item.place) or _take_out(rest, item.place[:-1]) for item in reversed(found)]
         shorter |= {_path(place[:-1]) + "[" for place in taken if place and isinstance(place[-1], int)}

@@ -132,8 +132,9 @@ def test_repeated_key(shared_pair: Pair, body: bytes, field: str) -> None:
 
 
 def test_similar_keys_are_not_repeated(shared_pair: Pair) -> None:
-    """Keys that only look alike (case, normal form, nesting) are different keys and pass."""
-    body = {"Model": 1, "model ": 2, "\u00e9": 3, "e\u0301": 4, "x": {"model": {"model": 1}}} | chat_body()
+    """Keys that only look alike (a space, normal form, nesting) are different keys and pass; other case is refused."""
+    assert post(shared_pair, json.dumps({"Model": "other"} | chat_body()).encode()).status == 400
+    body = {"models": 1, "model ": 2, "\u00e9": 3, "e\u0301": 4, "x": {"model": {"model": 1}}} | chat_body()
     assert post(shared_pair, json.dumps(body).encode()).status == 200
     assert post(shared_pair, json.dumps(body, ensure_ascii=False).encode()).status == 200
     for request in shared_pair[1].requests:

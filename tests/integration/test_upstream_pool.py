@@ -235,9 +235,9 @@ def test_a_whole_body_at_once(run: Run, upstream: ScriptedUpstream) -> None:
         async with upstream_client() as client:
             origin = origin_of(upstream)
             for framing in ("length", "chunked", "close"):
-                upstream.enqueue(reply(body=b"x" * 1000, framing=framing))  # type: ignore[arg-type]
+                upstream.enqueue(reply(body=b"x" * 1000, framing=framing))
                 exchange = await ask(client, origin)
-                await until(lambda exchange=exchange: exchange._connection.complete)  # type: ignore[misc, union-attr]
+                await until(lambda exchange=exchange: exchange._connection.complete)  # type: ignore[misc]
                 assert exchange.whole() == b"x" * 1000
                 assert await exchange.read() == b""
                 exchange.close()
