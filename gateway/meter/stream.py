@@ -39,7 +39,8 @@ class MeteredStream:
         self._record = record
         self._ended = False
         record.first_token_at = record.last_token_at = monotonic()
-        record.stream_end_reason = "client_gone"  # what it is if nobody reads to the end
+        # What it is if nobody reads to the end; a short stream may all have come with its first event.
+        record.stream_end_reason = "complete" if chat.done and not chat.failed else "client_gone"
 
     async def read(self) -> bytes:
         """The next bytes for the caller, ``b""`` at the end."""

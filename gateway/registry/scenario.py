@@ -66,9 +66,10 @@ class Parameters(Node):
 
 
 def _why_governed(part: str, name: str) -> str:
-    if name in ("model", "messages", "stream", "stream_options", "prompt_variables"):
+    folded = name.casefold()  # some servers read names in any case
+    if folded in ("model", "messages", "stream", "stream_options", "prompt_variables"):
         return "is decided by the request and the gateway"
-    if name in OUTPUT_LIMITS and part == "overrides":
+    if folded in OUTPUT_LIMITS and (part == "overrides" or folded != name):
         return "is governed by spec.parameters.maxOutputTokens"
     return "" if name and name.isprintable() and len(name) <= 128 else "is not a field name"
 

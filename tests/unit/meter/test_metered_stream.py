@@ -120,3 +120,18 @@ def test_a_connection_that_dies_after_done_broke_nothing() -> None:
     source = Pieces(WORD, DONE, failure=AttemptFailed("reset", "no last chunk"))
     assert read_all(source, record) == [FIRST, WORD, DONE]
     assert (record.status, record.stream_end_reason) == (200, "complete")
+
+
+@pytest.mark.parametrize("rest", [[], [WORD + DONE]])
+def test_whoever_leaves_after_done_has_had_it_all(rest: list[bytes]) -> None:
+    """Official clients close at ``[DONE]``, often before the backend ends its body: that is a complete stream."""
+
+    async def main() -> None:
+        chat = ChatStream(drop_usage=True, max_event_bytes=1000)
+        record = RequestRecord()
+        stream = MeteredStream(Pieces(*rest), chat, chat.feed(FIRST if rest else FIRST + DONE), record)
+        for _ in range(1 + len(rest)):
+            await stream.read()
+        assert record.stream_end_reason == "complete"
+
+    asyncio.run(main())

@@ -116,6 +116,8 @@ SCENARIOS: list[tuple[Document, str, str]] = [
         "spec.parameters.overrides.stream",
         "decided by the request",
     ),
+    (scenario(parameters={"overrides": {"Model": "x"}}), "spec.parameters.overrides.Model", "decided by the request"),
+    (scenario(parameters={"defaults": {"MAX_TOKENS": 5}}), "spec.parameters.defaults.MAX_TOKENS", "maxOutputTokens"),
     (scenario(parameters={"overrides": {"messages": []}}), "spec.parameters.overrides.messages", "decided by"),
     (scenario(parameters={"defaults": {"stream_options": {}}}), "spec.parameters.defaults.stream_options", "decided"),
     (scenario(parameters={"overrides": {"max_tokens": 5}}), "spec.parameters.overrides.max_tokens", "maxOutputTokens"),
