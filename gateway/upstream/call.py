@@ -50,7 +50,7 @@ class Caller:
         self._client = client
         self._limits = limits
         self._metrics = metrics
-        self._backends = Backends(metrics)
+        self._backends = Backends(metrics, limits.workers)
 
     async def call(self, plan: Plan, request: ChatRequest, record: RequestRecord, cleanup: Cleanup) -> Answer:
         """The first real answer of the plan. What a stream holds is left on ``cleanup``.
