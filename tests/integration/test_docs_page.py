@@ -12,7 +12,7 @@ import pytest
 from tests.support.gateway import GatewayProcess
 
 HOST = "gateway.test"
-ENDPOINTS = ["/v1/chat/completions", "/v1/models", "/generate", "/chat/completion"]
+ENDPOINTS = ["/v1/chat/completions", "/v1/models", "/v1/models/{model}", "/generate", "/chat/completion"]
 MODELS = ["ChatCompletionRequest", "ChatCompletion", "ModelList", "GenerateRequest", "GenerateResponse",
           "SimpleChatRequest", "SimpleChatResponse", "ErrorBody"]  # fmt: skip
 # Every other name is unknown to the browser. Virtual time lets the page finish all that it waits for.
