@@ -3,8 +3,9 @@
 Each step is one call, in the order of the design: authenticate, (read), resolve, render, plan, admit, call, meter.
 
 Invariants:
-- The lease, the place at the backend and the upstream connection live on one Cleanup. It belongs to this function until
-  a Reply is returned and to the Reply from then on; closing it is safe at any moment and more than once.
+- What a stream holds, that is the lease, the place at the backend and the upstream connection, lives on one Cleanup. It
+  belongs to this function until a Reply is returned and to the Reply from then on; closing it is safe at any moment
+  and more than once. A whole answer holds nothing any more when its Reply is made.
 - The lease is settled exactly once: by ``_settle`` when an answer was had, else with nothing.
 - A caller is known before its body is read.
 """

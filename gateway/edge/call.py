@@ -2,8 +2,8 @@
 
 Invariants:
 - Whatever happens, the request is answered once, counted once and logged once.
-- A client that leaves cancels the task that serves it, at once and wherever it waits; the exit stacks on the way close
-  the upstream connection and settle the lease.
+- A client that leaves cancels the task that serves it, at once and wherever it waits; on the way out the upstream
+  connection is closed and the lease settled.
 - No exception text but the public one of a GatewayError reaches a client.
 """
 

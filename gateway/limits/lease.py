@@ -1,7 +1,7 @@
 """The lease of a call, in the form it has without limits: it admits everybody and is settled exactly once.
 
-Invariant: ``settle`` takes effect once; whoever comes later changes nothing. The lease lives on the exit stack of the
-reply, so it is settled after the last byte, the disconnect or the failure, whichever comes.
+Invariant: ``settle`` takes effect once; whoever comes later changes nothing. That of a whole answer is
+settled once the answer is there, that of a stream after the last byte, the disconnect or the failure, whichever comes.
 """
 
 from __future__ import annotations
