@@ -46,6 +46,11 @@ class Timeouts(Frozen, frozen=True):
     idle_s: float = 30.0
     total_s: float = 540.0
 
+    @property
+    def soonest_s(self) -> float:
+        """How long after its start an attempt can be late at the earliest."""
+        return min(self.first_byte_s, self.idle_s, self.total_s)
+
 
 class Price(Frozen, frozen=True):
     """Nano-USD per million tokens."""
@@ -208,10 +213,12 @@ class Usage(Frozen, frozen=True):
 
 
 class Credentials(Frozen, frozen=True):
-    """What a caller presented, as found: one value per header that may carry a credential."""
+    """What a caller presented: one value per header that may carry a credential, and what is known of them alone."""
 
     presented: tuple[bytes, ...]
     client_ip: str
+    digest: bytes = b""  # SHA-256 of the key; empty where ``fault`` says why there is none
+    fault: str = "no credential"
 
 
 class ChatRequest(Frozen, frozen=True):

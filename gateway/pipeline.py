@@ -13,7 +13,7 @@ Invariants:
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Protocol
 
 from gateway.auth import authenticate
@@ -35,6 +35,16 @@ class SnapshotSource(Protocol):
     @property
     def snapshot(self) -> Snapshot:
         """The objects that serve now."""
+
+
+class Incoming(Protocol):
+    """The body of a request, which may still be on its way."""
+
+    def body_now(self) -> bytes | None:
+        """The body where all of it is here, else None. Raises GatewayError."""
+
+    async def body(self) -> bytes:
+        """The body, waited for. Raises GatewayError."""
 
 
 class Reply:
@@ -76,11 +86,16 @@ class Pipeline:
         return usable_names(self.identify(credentials, record))
 
     async def chat(
-        self, credentials: Credentials, read: Callable[[], Awaitable[ChatRequest]], record: RequestRecord
+        self,
+        credentials: Credentials,
+        incoming: Incoming,
+        read: Callable[[bytes], ChatRequest],
+        record: RequestRecord,
     ) -> Reply:
-        """Answer one chat completion. Raises GatewayError; ``read`` gives the request once the caller is known."""
+        """Answer one chat completion. Raises GatewayError, also as ``read`` does, which makes a request of a body."""
         principal = self.identify(credentials, record)
-        request = await read()
+        body = incoming.body_now()  # most are here with their head, and then there is nothing to wait for
+        request = read(await incoming.body() if body is None else body)
         record.stream = request.stream
         scenario = resolve(principal, request.model)
         record.scenario = record.request_model = scenario.name
@@ -94,7 +109,9 @@ class Pipeline:
                 _settle(lease, request, answer, record)  # it is all there: nothing is left to wait for
                 return Reply(answer, scenario, None, cleanup)
             cleanup.push(_settle, lease, request, answer, record)
-            return Reply(answer, scenario, MeteredStream(answer.source, answer.stream, answer.first, record), cleanup)
+            stream = MeteredStream(answer.source, answer.stream, answer.first, record)
+            cleanup.push(stream.stop_waiting)
+            return Reply(answer, scenario, stream, cleanup)
         except BaseException:  # also when cancelled: what was taken is given back here, else by the Reply
             cleanup.close()
             lease.settle(None)

@@ -15,6 +15,21 @@ class ClientGone(Exception):
     """The client left before its request was complete."""
 
 
+class Written:
+    """A body that was written here, on behalf of a caller."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def body_now(self) -> bytes:
+        """All of it."""
+        return self._body
+
+    async def body(self) -> bytes:
+        """The same."""
+        return self._body
+
+
 async def read_body(receive: Receive, content_length: int | None, max_bytes: int, timeout_s: float) -> bytes:
     """The whole body, waited for. Raises RequestTooLarge, RequestTimeout, ClientGone.
 

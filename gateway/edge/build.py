@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Any
 
 from starlette.middleware.cors import CORSMiddleware
@@ -42,14 +43,12 @@ class DataPort:
         self._chat = chat
         self._documented = documented
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve one request."""
         if scope["type"] != "http":
             raise RuntimeError(f"nothing here serves {scope['type']}")
-        if scope["path"] == CHAT_PATH:
-            await self._chat(scope, receive, send)
-        else:
-            await self._frontdesk.receive(scope, receive, send, self._serve_documented)
+        handle = self._chat.handle if scope["path"] == CHAT_PATH else self._serve_documented
+        return self._frontdesk.receive(scope, receive, send, handle)
 
     async def _serve_documented(self, call: Call) -> None:
         """Hand a request to FastAPI; where there is a body to read, it is read, bounded and checked as everywhere."""
@@ -90,6 +89,7 @@ def build(pipeline: Pipeline, metrics: Metrics, access_log: AccessLog, options: 
     documented = build_documented(pipeline, completions, chat, docs=options.docs)
     app: ASGIApp = DataPort(frontdesk, pipeline, chat, documented)  # type: ignore[assignment]  # as in ``documented``
     if options.cors_allow_origins:
+        frontdesk.is_wrapped = True
         app = CORSMiddleware(
             app,
             allow_origins=options.cors_allow_origins,

@@ -23,7 +23,7 @@ from gateway.edge.connections import CONNECTION_EXTENSION, ClientConnection
 from gateway.edge.head import RequestHead, read_head, refuse_encoded_body
 from gateway.errors import GatewayError, InternalError, MethodNotAllowed, Overloaded
 from gateway.model import Frozen
-from gateway.telemetry import AccessLog, Metrics, RequestRecord
+from gateway.telemetry import AccessLog, Metrics, RequestRecord, new_request_id, new_trace
 
 Scope = dict[str, Any]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -40,6 +40,12 @@ class EdgeLimits(Frozen, frozen=True):
     max_top_level_fields: int = 256
 
 
+def connection_of(scope: Scope) -> ClientConnection | None:
+    """The client's connection, where the server tells of it."""
+    extensions = scope.get("extensions")
+    return extensions.get(CONNECTION_EXTENSION) if extensions else None
+
+
 class Call:
     """A request being served: its head, its record, and how to answer it."""
 
@@ -50,6 +56,7 @@ class Call:
         "_send",
         "_task",
         "_watcher",
+        "direct",
         "gone",
         "head",
         "record",
@@ -62,16 +69,16 @@ class Call:
         self.head = head
         self.gone = False
         self.started = False
+        self.direct = True  # a whole answer need not pass what wraps ``send``
         self._receive = receive
         self._send = send
         self._limits = limits
         self._watcher: asyncio.Task[None] | None = None
-        connection: ClientConnection | None = scope.get("extensions", {}).get(CONNECTION_EXTENSION)
-        self._connection = connection
+        self._connection = connection = connection_of(scope)
         self._task: asyncio.Task[Any] | None = asyncio.current_task() if connection is None else connection.task
         self.record = RequestRecord(
-            request_id=head.request_id,
-            trace=head.trace,
+            request_id=head.request_id or new_request_id(),
+            trace=head.trace or new_trace(),
             client_ip=head.credentials.client_ip,
             started_at=monotonic() if connection is None else connection.request_started,
         )
@@ -84,25 +91,34 @@ class Call:
         if self._task is not None:
             self._task.cancel()
 
-    async def body(self) -> bytes:
-        """The request's body. Raises InvalidRequest, RequestTooLarge, RequestTimeout, ClientGone."""
-        head = self.head
-        if head.content_encoding:
-            refuse_encoded_body(head)
-        limits = self._limits
+    def body_now(self) -> bytes | None:
+        """The request's body where all of it has arrived, else None. Raises InvalidRequest, RequestTooLarge."""
+        if self.head.content_encoding:
+            refuse_encoded_body(self.head)
         connection = self._connection
-        if connection is not None and connection.body_received:  # the usual case: nothing to wait for
-            body = connection.take_body()
-            if len(body) > limits.max_body_bytes:
-                raise too_large(limits.max_body_bytes)
-        else:
-            started_at = monotonic()
-            try:
-                body = await read_body(self._receive, head.content_length, limits.max_body_bytes, limits.body_timeout_s)
-            finally:
-                self.record.client_wait_s += monotonic() - started_at
+        if connection is None or not connection.body_received:
+            return None
+        body = connection.take_body()
+        if len(body) > self._limits.max_body_bytes:
+            raise too_large(self._limits.max_body_bytes)
         self.record.bytes_in = len(body)
-        if connection is None:
+        return body
+
+    async def body(self) -> bytes:
+        """The request's body, waited for. Raises InvalidRequest, RequestTooLarge, RequestTimeout, ClientGone."""
+        body = self.body_now()
+        if body is not None:
+            return body
+        limits = self._limits
+        started_at = monotonic()
+        try:
+            body = await read_body(
+                self._receive, self.head.content_length, limits.max_body_bytes, limits.body_timeout_s
+            )
+        finally:
+            self.record.client_wait_s += monotonic() - started_at
+        self.record.bytes_in = len(body)
+        if self._connection is None:
             self._watcher = asyncio.get_running_loop().create_task(self._watch(), name="watch for a disconnect")
         return body
 
@@ -117,8 +133,16 @@ class Call:
         """Send the head of the answer."""
         self.started = True
         self.record.status = status
-        headers.append((b"x-request-id", self.head.request_id.encode()))
+        headers.append((b"x-request-id", self.record.request_id.encode()))
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    def push(self, body: bytes) -> bool:
+        """Send a piece of the body at once, where the client keeps up; else False, and ``send`` has to wait for it."""
+        connection = self._connection
+        if connection is None or not self.direct or not connection.push(body):
+            return False
+        self.record.bytes_out += len(body)
+        return True
 
     async def send(self, body: bytes, *, more: bool) -> None:
         """Send a piece of the body; waits while the client reads slowly."""
@@ -130,12 +154,15 @@ class Call:
 
     async def answer(self, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
         """Send a whole answer."""
-        headers.append((b"content-length", b"%d" % len(body)))
-        headers.append((b"x-request-id", self.head.request_id.encode()))
-        self.started = True
         record = self.record
+        headers.append((b"x-request-id", record.request_id.encode()))
+        self.started = True
         record.status = status
         record.bytes_out += len(body)
+        connection = self._connection
+        if connection is not None and self.direct and connection.respond(status, headers, body):
+            return
+        headers.append((b"content-length", b"%d" % len(body)))
         started_at = monotonic()
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
@@ -203,6 +230,7 @@ class Frontdesk:
 
     def __init__(self, limits: EdgeLimits, addresses: ClientAddress, metrics: Metrics, access_log: AccessLog) -> None:
         self.limits = limits
+        self.is_wrapped = False  # something stands before it that must see the messages of every answer
         self._addresses = addresses
         self._metrics = metrics
         self._access_log = access_log
@@ -211,7 +239,9 @@ class Frontdesk:
         self, scope: Scope, receive: Receive, send: Send, handle: Callable[[Call], Awaitable[None]]
     ) -> None:
         """Serve one request with ``handle``."""
-        call = Call(scope, receive, send, read_head(scope, self._addresses), self.limits)
+        call = Call(scope, receive, send, self._head(scope), self.limits)
+        if self.is_wrapped:
+            call.direct = False
         self._metrics.request_started()
         try:
             await handle(call)
@@ -225,9 +255,20 @@ class Frontdesk:
                 raise
             asyncio.current_task().uncancel()  # type: ignore[union-attr]  # a coroutine of ours runs in a task
         except Exception as error:  # noqa: BLE001  # the last line of defence: a fault of ours is a 500 and a trace in our log
-            _log.exception("a request failed: %s", call.head.request_id)
+            _log.exception("a request failed: %s", call.record.request_id)
             await call.refuse(InternalError(type(error).__name__))
         finally:
             call.end()
             self._metrics.request_finished(call.record)
             self._access_log.write(call.record)
+
+    def _head(self, scope: Scope) -> RequestHead:
+        """What the head says; read once where a connection sends it again and again."""
+        connection = connection_of(scope)
+        known = None if connection is None else connection.known
+        if known is None:
+            return read_head(scope, self._addresses)
+        if known.derived is None:
+            known.derived = read_head(scope, self._addresses)
+        head: RequestHead = known.derived
+        return head

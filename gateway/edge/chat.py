@@ -26,20 +26,20 @@ class ChatCompletions:
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve one request."""
-        return self._frontdesk.receive(scope, receive, send, self._handle)
+        return self._frontdesk.receive(scope, receive, send, self.handle)
 
-    async def _handle(self, call: Call) -> None:
+    async def handle(self, call: Call) -> None:
+        """Answer one call."""
         if call.scope["method"] != "POST":
             raise MethodNotAllowed("Use POST here.", allow="POST")
-
-        async def read() -> ChatRequest:
-            return read_chat_request(await call.body(), self._max_fields)
-
-        reply = await self._pipeline.chat(call.head.credentials, read, call.record)
+        reply = await self._pipeline.chat(call.head.credentials, call, self._read, call.record)
         try:
             await self._send(call, reply)
         finally:
             reply.close()
+
+    def _read(self, body: bytes) -> ChatRequest:
+        return read_chat_request(body, self._max_fields)
 
     async def _send(self, call: Call, reply: Reply) -> None:
         headers = reply_headers(reply, expose_backend=self._expose_backend)
@@ -61,6 +61,13 @@ def reply_headers(reply: Reply, *, expose_backend: bool) -> list[tuple[bytes, by
 
 
 async def _send_stream(call: Call, stream: MeteredStream) -> None:
-    while piece := await stream.read():
-        await call.send(piece, more=True)
+    """Pass on what comes as it comes: a piece that can be sent at once costs no coroutine."""
+    while True:
+        piece = stream.take()
+        if piece is None:
+            await stream.arrival()
+        elif not piece:
+            break
+        elif not call.push(piece):
+            await call.send(piece, more=True)
     await call.send(b"", more=False)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
 from uvicorn.server import ServerState
 
 from gateway.clock import monotonic
+from gateway.edge.known import KnownHead
 from gateway.errors import GatewayError
 from gateway.model import Frozen
 
@@ -26,6 +27,12 @@ CONNECTION_EXTENSION = "llm_gateway.connection"
 
 OVERFLOW_MAX = 1000
 """Connections above ``max_connections`` that are still told why; further ones are cut without a word."""
+
+# What a refused client still sends is read and dropped, so that it can read its answer: a close would be a reset.
+LINGER_S: Final = 2.0  # after the last byte
+LINGER_MAX_S: Final = 30.0  # in all
+QUIET_S: Final = 2.0  # idle for so long, an old connection is closed; a busier one is told with its next response
+NEVER: Final = float("inf")
 
 WARN_S: Final = 5.0
 """Between two log lines about connections that are turned away."""
@@ -72,6 +79,22 @@ class ClientConnection(Protocol):
 
     def take_body(self) -> bytes:
         """The whole body, where ``body_received`` is true: what ``receive`` would give, without waiting for it."""
+
+    @property
+    def known(self) -> KnownHead | None:
+        """Where this connection has sent the very same head before: what was derived from it may be kept there."""
+
+    def respond(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bool:
+        """Send a whole response at once; False, and nothing is done, where only ``send`` can.
+
+        ``status`` allows a body; ``headers``, lower-case names, hold nothing of the framing.
+        Raises RuntimeError where a field holds a line break.
+        """
+
+    def push(self, body: bytes) -> bool:
+        """Send a piece of the body, not the last, once its head was sent; False, and nothing is done, where the client
+        is to be waited for or gone.
+        """
 
     @property
     def write_paused(self) -> bool:

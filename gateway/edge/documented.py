@@ -26,6 +26,7 @@ from gateway.dialects.openai.errors import error_body
 from gateway.dialects.openai.request import read_chat_request
 from gateway.edge import chat as chat_endpoint
 from gateway.edge import schemas
+from gateway.edge.body import Written
 from gateway.edge.call import Call, error_headers, note_error
 from gateway.edge.chat import reply_headers
 from gateway.errors import (
@@ -110,13 +111,13 @@ class Completions:
         """
         messages = [{"role": "user", "content": prompt}]
         given = {name: value for name, value in fields.items() if value is not None}
-        body = msgspec.json.encode({"messages": messages, **given})
+        written = Written(msgspec.json.encode({"messages": messages, **given}))
 
-        async def read() -> ChatRequest:
+        def read(body: bytes) -> ChatRequest:
             return read_chat_request(body, self._max_fields, self._default_scenario)
 
         call.record.operation = "chat"
-        reply = await self._pipeline.chat(call.head.credentials, read, call.record)
+        reply = await self._pipeline.chat(call.head.credentials, written, read, call.record)
         headers = reply_headers(reply, expose_backend=self._expose_backend)
         try:
             if reply.status != 200:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import http
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from gateway.dialects.openai.errors import error_body
@@ -19,6 +19,7 @@ from gateway.errors import GatewayError, InternalError, Overloaded
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application, HTTPScope
 
+    from gateway.edge.known import KnownHead
     from gateway.edge.protocol import GatewayProtocol
 
 _log = logging.getLogger("gateway.connection")
@@ -70,6 +71,7 @@ class Exchange:
         "head_only",
         "http11",
         "keep_alive",
+        "known",
         "more_body",
         "protocol",
         "request_started",
@@ -91,6 +93,7 @@ class Exchange:
         self.gone = False
         self.state = NOTHING
         self.task: asyncio.Task[None] | None = None  # that runs the application
+        self.known: KnownHead | None = None
         self._event: asyncio.Event | None = None
         self._callback: Callable[[], None] | None = None
 
@@ -129,7 +132,47 @@ class Exchange:
         elif self.state != COMPLETE:
             self._callback = callback
 
+    def respond(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bool:
+        """See ClientConnection."""
+        protocol = self.protocol
+        if self.state != NOTHING or self.gone or self.head_only or protocol.write_paused:
+            return False
+        fields = b"".join([b"%b: %b\r\n" % field for field in headers])
+        if fields.count(b"\n") != len(headers) or fields.count(b"\r") != len(headers):
+            raise RuntimeError("a response header holds a line break")
+        closing = b""
+        if not self.keep_alive or protocol.ends_with(self):
+            self.keep_alive = False
+            closing = b"connection: close\r\n"
+        head = b"%b%b%bcontent-length: %d\r\n%b\r\n" % (
+            STATUS_LINES[status],
+            protocol.state.head_lines,
+            fields,
+            len(body),
+            closing,
+        )
+        if len(body) <= SMALL_BODY_BYTES:
+            protocol.transport.write(head + body)
+        else:
+            protocol.transport.writelines((head, body))
+        self._complete()
+        return True
+
+    def push(self, body: bytes) -> bool:
+        """See ClientConnection."""
+        if self.state not in (HEAD_HELD, STREAMING) or self.gone or self.protocol.write_paused:
+            return False
+        self._send_body(body, more_body=True)
+        return True
+
     # What the protocol tells it
+
+    def whole_body(self, body: bytes) -> None:
+        """The request body, all of it."""
+        if body:
+            self.chunks.append(body)
+            self.buffered_bytes = len(body)
+        self.more_body = False
 
     def body(self, data: bytes) -> bool:
         """Take a piece of the request body; true when enough is waiting and reading should pause."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.auth import ClientAddress
+from gateway.auth import ClientAddress, read_credentials
 from gateway.errors import InvalidRequest
 from gateway.model import Credentials, Frozen
 from gateway.telemetry import TraceContext, request_id_from, trace_from
@@ -29,11 +29,15 @@ _CREDENTIAL_HEADERS = (b"x-api-key", b"api-key")
 
 
 class RequestHead(Frozen, frozen=True):
-    """What the gateway takes from a head. ``content_length`` is None where the body's length was not announced."""
+    """What the gateway takes from a head, and derives from nothing else: the same for each request that has this head.
+
+    ``request_id`` is ``""`` and ``trace`` None where the caller gave none that is well-formed. ``content_length`` is
+    None where the body's length was not announced.
+    """
 
     credentials: Credentials
     request_id: str
-    trace: TraceContext
+    trace: TraceContext | None
     content_length: int | None
     content_encoding: bytes
 
@@ -60,7 +64,7 @@ def read_head(scope: dict[str, Any], addresses: ClientAddress) -> RequestHead:
         client_ip = addresses.of(client_ip, found.get(b"x-forwarded-for", b""))
     length = found.get(b"content-length", b"")
     return RequestHead(
-        credentials=Credentials(presented=tuple(presented), client_ip=client_ip),
+        credentials=read_credentials(tuple(presented), client_ip),
         request_id=request_id_from(found.get(b"x-request-id")),
         trace=trace_from(found.get(b"traceparent"), found.get(b"tracestate")),
         content_length=int(length) if length.isdigit() else None,

@@ -1,8 +1,7 @@
 """The client's side of the data port: bytes to requests, bounded in size, number and time.
 
-A uvicorn protocol (``uvicorn.Config(http=GatewayProtocol)``) on httptools, written for a gateway: one object per
-connection and one per request, no timers of its own, the head and the body of an answer in one write, and the client's
-departure told to the application at once. uvicorn's own protocol is not extended: every method of it would differ.
+A uvicorn protocol (``uvicorn.Config(http=GatewayProtocol)``) on httptools, written for a gateway: no timers of its own,
+head and body of an answer in one write, and the client's departure told to the application at once.
 
 Invariants:
 - Requests of one connection are answered one at a time and in order.
@@ -13,20 +12,21 @@ Invariants:
   (trailers) are dropped.
 - Input is bounded before it is kept, by the connection. What is refused is answered in our JSON error envelope.
 - Reading pauses only for the body of the request that is being answered: a client that leaves is noticed at once.
-It decides nothing about a request's meaning: paths, methods and body sizes are the application's.
+What a request means is the application's to decide.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import httptools
 
 from gateway.clock import monotonic
-from gateway.edge.connections import CONNECTION_EXTENSION, Connections
+from gateway.edge.connections import CONNECTION_EXTENSION, LINGER_MAX_S, LINGER_S, NEVER, QUIET_S, Connections
 from gateway.edge.exchange import HEAD_HELD, NOTHING, Exchange, error_response
+from gateway.edge.known import TRIES, KnownHead, learn
 from gateway.edge.pipelined import Pipelined
 from gateway.edge.wire import (
     Enough,
@@ -37,7 +37,7 @@ from gateway.edge.wire import (
     new_parser,
     promises_little,
     refusal_of,
-    split_target,
+    scope_of,
     without_upgrade,
 )
 from gateway.edge.writing import WritingHalf
@@ -49,14 +49,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("gateway.connection")
 
-# What a refused client still sends is read and dropped, so that it can read its answer: a close would be a reset.
-LINGER_S: Final = 2.0  # after the last byte
-LINGER_MAX_S: Final = 30.0  # in all
-QUIET_S: Final = 2.0  # idle for so long, an old connection is closed; a busier one is told with its next response
-NEVER: Final = float("inf")
-
 IDLE, HEAD, BODY = range(3)
-_ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 
 
 class GatewayProtocol(WritingHalf):
@@ -84,6 +77,8 @@ class GatewayProtocol(WritingHalf):
         self._exchange: Exchange | None = None  # that is being answered
         self._parsing: Exchange | None = None  # whose body is being received
         self._behind = Pipelined()  # received behind it
+        self._known: KnownHead | None = None
+        self._learns = TRIES + 1  # the first request is none that comes again
         self._last_words: bytes | None = None  # refusal of a message behind it
         self._upgrading = b""  # the head to parse again, without its offer to upgrade
         self._idle_since = self._head_started = 0.0
@@ -148,6 +143,18 @@ class GatewayProtocol(WritingHalf):
             if self._closes_at != NEVER:
                 self._closes_at = min(monotonic() + LINGER_S, self._linger_ends)
             return
+        if self._exchange is None and self._phase == IDLE:
+            known = self._known
+            if known is not None and (body_at := known.body_at(data)):
+                self._serve_known(known, data[body_at:])
+                return
+            self._parse(data)
+            if self._learns and self._exchange is not None and self._phase == IDLE and not self._behind:
+                self._learn(data)
+        else:
+            self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
         self._fed_bytes += len(data)
         try:
             self.parser.feed_data(data)
@@ -162,6 +169,20 @@ class GatewayProtocol(WritingHalf):
                 if self._phase == HEAD
                 else InvalidRequest("The request's framing is too large.")
             )
+
+    def _learn(self, data: bytes) -> None:
+        """Keep the head of a request that came whole in ``data``, from the connection's second one on."""
+        self._learns -= 1
+        if self._learns < TRIES and self._last().keep_alive:
+            self._known = learn(data, scope_of("POST", self.url, "1.1", self.headers, (self._server, self._client)))
+
+    def _serve_known(self, known: KnownHead, body: bytes) -> None:
+        """Begin with a request whose head has been parsed before."""
+        self._learns = TRIES
+        exchange = Exchange(self, monotonic(), http11=True, keep_alive=True)
+        exchange.known = known
+        exchange.whole_body(body)
+        self._start(exchange, known.scope())
 
     # Parser callbacks
 
@@ -213,29 +234,11 @@ class GatewayProtocol(WritingHalf):
         if method == "HEAD":
             exchange.head_only = True
         self._parsing = exchange
-        scope = self._scope(exchange, method, version)
+        scope = scope_of(method, self.url, version, self.headers, (self._server, self._client))
         if self._exchange is None:
             self._start(exchange, scope)
         elif not self._behind.add(exchange, scope):
             self._overflow()
-
-    def _scope(self, exchange: Exchange, method: str, version: str) -> HTTPScope:
-        raw_path, path, query = split_target(self.url)
-        return {
-            "type": "http",
-            "asgi": _ASGI,  # type: ignore[typeddict-item]
-            "http_version": version,
-            "server": self._server,
-            "client": self._client,
-            "scheme": "http",
-            "method": method,
-            "root_path": "",
-            "path": path,
-            "raw_path": raw_path,
-            "query_string": query,
-            "headers": self.headers,
-            "extensions": {CONNECTION_EXTENSION: exchange},  # type: ignore[dict-item]
-        }
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body; reading pauses when the application is behind."""
@@ -266,6 +269,7 @@ class GatewayProtocol(WritingHalf):
 
     def _start(self, exchange: Exchange, scope: HTTPScope) -> None:
         self._exchange = exchange
+        scope["extensions"] = {CONNECTION_EXTENSION: exchange}  # type: ignore[dict-item]
         exchange.task = task = self.loop.create_task(exchange.run(self.app, scope))
         self.state.tasks.add(task)
 
@@ -321,10 +325,7 @@ class GatewayProtocol(WritingHalf):
         self._close()
 
     def _overflow(self) -> NoReturn:
-        """More is pipelined than may wait: answer what fits and close, whereupon a client sends the rest again.
-
-        Reading goes on, to nowhere.
-        """
+        """More is pipelined than may wait: answer what fits and close, whereupon a client sends the rest again."""
         self._listen_no_more()
         self._behind.drop(self._parsing)
         self._parsing = None
@@ -354,7 +355,7 @@ class GatewayProtocol(WritingHalf):
         self.resume_reading()
 
     def shutdown(self) -> None:
-        """Close between requests: at once where none is in flight (uvicorn's server calls this when it stops)."""
+        """Close between requests, at once where none is in flight; called by a server that stops."""
         if self._exchange is not None:
             self._last().keep_alive = False
         elif self._deaf:

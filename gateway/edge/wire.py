@@ -14,12 +14,17 @@ import httptools
 from gateway.errors import GatewayError, HeadersTooLarge, InternalError, InvalidRequest, MethodNotAllowed
 
 if TYPE_CHECKING:
+    from uvicorn._types import ASGIVersions, HTTPScope
+
     from gateway.edge.connections import ConnectionLimits
 
 IGNORED_BODY_BYTES_MAX: Final = 65536
 """Of a body whose rest is read past after an early answer, rather than closing."""
 
+ASGI_VERSION: Final[ASGIVersions] = {"version": "3.0", "spec_version": "2.3"}
+
 Fields = list[tuple[bytes, bytes]]
+Address = tuple[str, int] | None
 
 _log = logging.getLogger("gateway.connection")
 
@@ -92,6 +97,26 @@ def split_target(url: bytes) -> tuple[bytes, str, bytes]:
     return raw_path, unquote(path) if "%" in path else path, query
 
 
+def scope_of(method: str, url: bytes, version: str, fields: Fields, ends: tuple[Address, Address]) -> HTTPScope:
+    """The ASGI scope of a request without extensions; ``ends`` are our address and the client's. Raises Refusal."""
+    server, client = ends
+    raw_path, path, query = split_target(url)
+    return {
+        "type": "http",
+        "asgi": ASGI_VERSION,
+        "http_version": version,
+        "server": server,
+        "client": client,
+        "scheme": "http",
+        "method": method,
+        "root_path": "",
+        "path": path,
+        "raw_path": raw_path,
+        "query_string": query,
+        "headers": fields,
+    }
+
+
 def without_upgrade(method: bytes, url: bytes, version: str, fields: Fields) -> bytes:
     """The head again, without its offer to upgrade. Raises Refusal for CONNECT, which has nothing else to say."""
     if method == b"CONNECT":
@@ -117,7 +142,7 @@ def refusal_of(error: httptools.HttpParserError) -> GatewayError:
     return InvalidRequest(f"The request is not valid HTTP: {str(error)[:200]}", code="invalid_http")
 
 
-def address_of(value: Any) -> tuple[str, int] | None:
+def address_of(value: Any) -> Address:
     """Host and port of a socket address; IPv4 in IPv6 clothes as IPv4, and None for a Unix socket."""
     if not isinstance(value, tuple):
         return None

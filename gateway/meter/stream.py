@@ -23,14 +23,17 @@ class Pieces(Protocol):
 
     delimited: bool
 
-    def read(self) -> Awaitable[bytes]:
-        """The next bytes; ``b""`` at the end. Raises AttemptFailed."""
+    def take(self) -> bytes | None:
+        """The bytes that have arrived; ``b""`` at the end, None where nothing is there yet. Raises AttemptFailed."""
+
+    def arrival(self) -> Awaitable[None]:
+        """To be awaited once after ``take`` gave None."""
 
 
 class MeteredStream:
-    """Reads like a source: ``read`` until it returns ``b""``. Never raises what the backend did."""
+    """Reads like a source: ``take`` until it gives ``b""``. Never raises what the backend did."""
 
-    __slots__ = ("_chat", "_ended", "_first", "_record", "_source")
+    __slots__ = ("_chat", "_ended", "_first", "_record", "_source", "_waits_since")
 
     def __init__(self, source: Pieces, chat: ChatStream, first: bytes, record: RequestRecord) -> None:
         self._source = source
@@ -38,39 +41,49 @@ class MeteredStream:
         self._first = first
         self._record = record
         self._ended = False
+        self._waits_since: float | None = None
         record.first_token_at = record.last_token_at = monotonic()
         # What it is if nobody reads to the end; a short stream may all have come with its first event.
         record.stream_end_reason = "complete" if chat.done and not chat.failed else "client_gone"
 
-    async def read(self) -> bytes:
-        """The next bytes for the caller, ``b""`` at the end."""
+    def arrival(self) -> Awaitable[None]:
+        """To be awaited once after ``take`` gave None, before it is called again."""
+        self._waits_since = monotonic()
+        return self._source.arrival()
+
+    def take(self) -> bytes | None:
+        """What is there for the caller; ``b""`` at the end, None where nothing is there yet."""
         if self._first:
             first, self._first = self._first, b""
             return first
+        self.stop_waiting()
         while not self._ended:
             try:
-                passed_on = await self._next()
+                passed_on = self._next()
             except AttemptFailed as failure:
-                passed_on = self._break(failure)
-            if passed_on:
+                return self._break(failure)
+            if passed_on or passed_on is None:
                 return passed_on
         return b""
 
-    async def _next(self) -> bytes:
-        record = self._record
-        started_at = monotonic()
-        now = started_at
-        try:
-            data = await self._source.read()
-        finally:
-            now = monotonic()
-            record.upstream_wait_s += now - started_at
+    def stop_waiting(self) -> None:
+        """Account for the wait that has ended, be it that the caller left."""
+        since = self._waits_since
+        if since is not None:
+            self._waits_since = None
+            self._record.upstream_wait_s += monotonic() - since
+
+    def _next(self) -> bytes | None:
+        data = self._source.take()
         if data:
-            record.last_token_at = now
+            record = self._record
+            record.last_token_at = monotonic()
             passed_on = self._chat.feed(data)
             if self._chat.done and not self._chat.failed:
                 record.stream_end_reason = "complete"  # whoever leaves from here on has had it all
             return passed_on
+        if data is None:
+            return None
         if not self._source.delimited and not self._chat.done:
             raise AttemptFailed("reset", "connection closed before the end of the stream")
         rest = self._chat.end()

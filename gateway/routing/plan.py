@@ -11,6 +11,10 @@ from gateway.model import Backend, Plan, Scenario, Target
 
 def make_plan(scenario: Scenario, draw: float, max_attempts: int) -> Plan:
     """The plan for one call; ``draw`` is a uniform random number in [0, 1), ``max_attempts`` >= 1 bounds the plan."""
+    if len(scenario.targets) == 1 and not scenario.fallbacks:
+        only = scenario.targets[0]
+        if only.weight > 0 and not only.backend.disabled:
+            return Plan(attempts=(only.backend,))  # as below, without its cost on every request
     dropped: list[tuple[str, str]] = []
     usable: list[Target] = []
     for target in scenario.targets:

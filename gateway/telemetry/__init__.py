@@ -9,7 +9,7 @@ from gateway.telemetry.log import AccessLog
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.process_log import configure_logging
 from gateway.telemetry.record import RequestRecord
-from gateway.telemetry.trace import TraceContext, request_id_from, trace_from
+from gateway.telemetry.trace import TraceContext, new_request_id, new_trace, request_id_from, trace_from
 from gateway.telemetry.writer import SHARED_BLOCK_BYTES, LineWriter
 
 __all__ = [
@@ -21,6 +21,8 @@ __all__ = [
     "TraceContext",
     "configure_logging",
     "mark_process_dead",
+    "new_request_id",
+    "new_trace",
     "prepare_metrics_folder",
     "request_id_from",
     "trace_from",

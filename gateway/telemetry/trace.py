@@ -43,26 +43,34 @@ class TraceContext(msgspec.Struct, frozen=True, gc=False):
         return b"00-%b-%016x-%02x" % (self.trace_id.encode(), getrandbits(64) or 1, self.flags)
 
 
-def trace_from(traceparent: bytes | None, tracestate: bytes | None = None) -> TraceContext:
-    """The trace of a request from its headers, or a new one where ``traceparent`` is missing or invalid.
+def trace_from(traceparent: bytes | None, tracestate: bytes | None = None) -> TraceContext | None:
+    """The trace of a request from its headers; None where ``traceparent`` is missing or invalid.
 
     Several ``traceparent`` headers are invalid: pass None. Several ``tracestate`` headers are one list: pass them
     joined by commas. Without a valid ``traceparent`` the ``tracestate`` is ignored (section 3.2 and 3.3).
     """
     if traceparent is None:
-        return TraceContext("%032x" % (getrandbits(128) or 1))
+        return None
     match = _VERSION_00.fullmatch(traceparent) or _LATER_VERSION.fullmatch(traceparent)
     if match is None:
-        return trace_from(None)
+        return None
     trace_id, parent_id, flags = match.groups()
     state = _bounded_tracestate(tracestate) if tracestate else b""
     return TraceContext(trace_id.decode(), parent_id.decode(), int(flags, 16) & 1, state)
 
 
 def request_id_from(header: bytes | None) -> str:
-    """The caller's ``x-request-id`` where it is 1-128 of ``[A-Za-z0-9._-]``, else a new one: ``req_`` and 32 hex."""
-    if header is not None and _REQUEST_ID.fullmatch(header):
-        return header.decode()
+    """The caller's ``x-request-id`` where it is 1-128 of ``[A-Za-z0-9._-]``, else ``""``."""
+    return header.decode() if header is not None and _REQUEST_ID.fullmatch(header) else ""
+
+
+def new_trace() -> TraceContext:
+    """A trace that starts here."""
+    return TraceContext("%032x" % (getrandbits(128) or 1))
+
+
+def new_request_id() -> str:
+    """``req_`` and 32 random hex digits."""
     return "req_%032x" % getrandbits(128)
 
 

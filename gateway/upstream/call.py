@@ -19,7 +19,7 @@ from gateway.dialects.openai.request import encode_chat_request
 from gateway.dialects.openai.stream import ChatStream
 from gateway.errors import AttemptFailed, InvalidRequest, Outcome
 from gateway.model import Backend, ChatRequest, Plan
-from gateway.telemetry import Metrics, RequestRecord
+from gateway.telemetry import Metrics, RequestRecord, TraceContext
 from gateway.upstream.backends import Backends
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.echo import echo
@@ -85,8 +85,20 @@ class Caller:
         state.enter()
         source: Source | None = None
         try:
-            source = await self._open(backend, state.chat_head, request, record)
-            answer = await self._read(source, backend, request, record)
+            if backend.origin is None:
+                source = echo(backend, request)
+            else:
+                parts = _request_parts(state.chat_head, request, backend, record.trace)
+                started_at = monotonic()
+                try:
+                    source = await self._client.exchange(backend.origin, parts, backend.timeouts)
+                finally:
+                    record.upstream_wait_s += monotonic() - started_at
+            body = None if request.stream or source.status != 200 else source.whole()
+            if body is None:
+                answer = await self._read(source, backend, request, record)
+            else:  # most whole answers come with their head, and then there is nothing to wait for
+                answer = _whole(backend, body, self._limits.max_body_bytes)
         except BaseException:  # also when cancelled: the backend must stop and its place must be free
             if source is not None:
                 source.close()
@@ -100,32 +112,12 @@ class Caller:
             cleanup.push(source.close)
         return answer
 
-    async def _open(self, backend: Backend, chat_head: bytes, request: ChatRequest, record: RequestRecord) -> Source:
-        if backend.origin is None:
-            return echo(backend, request)
-        body = encode_chat_request(request, backend)
-        trace = record.trace
-        state_line = b"tracestate: %b\r\n" % trace.tracestate if trace.tracestate else b""
-        head = b"%btraceparent: %b\r\n%bcontent-length: %d\r\n\r\n" % (
-            chat_head,
-            trace.upstream_header(),
-            state_line,
-            len(body),
-        )
-        started_at = monotonic()
-        try:
-            return await self._client.exchange(backend.origin, (head, body), backend.timeouts)
-        finally:
-            record.upstream_wait_s += monotonic() - started_at
-
     async def _read(self, source: Source, backend: Backend, request: ChatRequest, record: RequestRecord) -> Answer:
         if source.status != 200:
             return await self._read_refusal(source, backend, record)
         if not request.stream:
             body = await self._read_body(source, record, self._limits.max_body_bytes)
-            return Answer(
-                backend=backend, status=200, content_type=b"application/json", body=body, facts=read_reply(body)
-            )
+            return _whole(backend, body, self._limits.max_body_bytes)
         content_type = header(source, b"content-type")
         if content_type.lower().startswith(b"application/json"):
             read_reply(await self._read_body(source, record, self._limits.max_body_bytes))
@@ -179,11 +171,6 @@ class Caller:
         return Answer(backend=backend, status=status, content_type=content_type, body=body)
 
     async def _read_body(self, source: Source, record: RequestRecord, limit: int) -> bytes:
-        body = source.whole()  # most bodies come with their head, and then there is nothing to wait for
-        if body is not None:
-            if len(body) > limit:
-                raise _TooLarge(limit)
-            return body
         started_at = monotonic()
         chunks: list[bytes] = []
         size = 0
@@ -200,6 +187,28 @@ class Caller:
         finally:
             record.upstream_wait_s += monotonic() - started_at
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _request_parts(
+    chat_head: bytes, request: ChatRequest, backend: Backend, trace: TraceContext
+) -> tuple[bytes, bytes]:
+    """Head and body to send."""
+    body = encode_chat_request(request, backend)
+    state_line = b"tracestate: %b\r\n" % trace.tracestate if trace.tracestate else b""
+    head = b"%btraceparent: %b\r\n%bcontent-length: %d\r\n\r\n" % (
+        chat_head,
+        trace.upstream_header(),
+        state_line,
+        len(body),
+    )
+    return head, body
+
+
+def _whole(backend: Backend, body: bytes, limit: int) -> Answer:
+    """The answer that a whole body is. Raises AttemptFailed where it is none, or larger than ``limit`` bytes."""
+    if len(body) > limit:
+        raise _TooLarge(limit)
+    return Answer(backend=backend, status=200, content_type=b"application/json", body=body, facts=read_reply(body))
 
 
 class _TooLarge(AttemptFailed):

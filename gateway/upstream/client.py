@@ -19,17 +19,20 @@ from gateway.upstream.connection import Connection
 from gateway.upstream.decoding import Decoder
 from gateway.upstream.limits import UpstreamLimits
 from gateway.upstream.pool import Pool
+from gateway.upstream.source import Takeable
 
 _SWEEP_S = 0.05
 _PRUNE_S = 600.0
 _DIED_UNSEEN_S = 1.0
 """A request on a dead connection is refused within a round trip; a backend that took longer may have worked on it."""
 
+_NOTHING: Iterator[bytes] = iter(())
+
 _log = logging.getLogger("gateway.upstream")
 
 
-class Exchange:
-    """One answer being read: ``status``, ``headers`` (lower-case names), then the body."""
+class Exchange(Takeable):
+    """One answer being read: ``status``, ``headers`` (lower-case names), then the body. Satisfies ``Source``."""
 
     __slots__ = ("_connection", "_decoder", "_pool", "_steps", "delimited", "headers", "status")
 
@@ -39,28 +42,30 @@ class Exchange:
         self.status = connection.status
         self.headers: Sequence[tuple[bytes, bytes]] = connection.headers
         self.delimited = connection.delimited
-        self._decoder: Decoder | None = None
-        self._steps: Iterator[bytes] = iter(())
-        for name, value in self.headers:
-            if name == b"content-encoding" and value.strip().lower() not in {b"", b"identity"}:
-                self._decoder = Decoder(value.strip().lower().decode("latin-1"))
+        self._decoder = Decoder(connection.coding.decode("latin-1")) if connection.coding else None
+        self._steps: Iterator[bytes] = _NOTHING
 
-    def read(self) -> Awaitable[bytes]:
-        """The next body bytes, decoded; ``b""`` at the end. Raises AttemptFailed."""
+    def take(self) -> bytes | None:
+        """The body bytes that have arrived, decoded; ``b""`` at the end, None if none. Raises AttemptFailed."""
         connection = self._connection
         if connection is None:
-            return _read_nothing()
+            return b""
         if self._decoder is None:
-            return connection.read()  # not awaited in between: this is paid for every chunk of every stream
-        return self._read_decoded(connection, self._decoder)
+            return connection.take()
+        return self._take_decoded(connection, self._decoder)
 
-    async def _read_decoded(self, connection: Connection, decoder: Decoder) -> bytes:
+    def arrival(self) -> Awaitable[None]:
+        """See Takeable."""
+        assert self._connection is not None
+        return self._connection.arrival()
+
+    def _take_decoded(self, connection: Connection, decoder: Decoder) -> bytes | None:
         while not (step := next(self._steps, b"")):
-            data = await connection.read()
+            data = connection.take()
             if not data:
-                if not decoder.finished:
+                if data is not None and not decoder.finished:
                     raise AttemptFailed("protocol_error", "the compressed body ended early")
-                return b""
+                return data
             self._steps = decoder.decode(data)
         return step
 
@@ -112,7 +117,7 @@ class UpstreamClient:
         while True:  # twice at most; in one piece, since every call pays for each further coroutine
             try:
                 answered = connection.start(parts, timeouts, since)
-                pool.watch(connection, since)
+                pool.watch(timeouts, since)
                 await answered
                 if connection.error is not None and connection.status == 0:
                     raise connection.error
@@ -165,10 +170,6 @@ class UpstreamClient:
         for pool in self._pools.values():
             pool.close()
         self._pools.clear()
-
-
-async def _read_nothing() -> bytes:
-    return b""
 
 
 def _died_unseen(connection: Connection, since: float) -> bool:

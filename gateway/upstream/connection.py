@@ -21,10 +21,12 @@ from gateway.clock import monotonic
 from gateway.errors import AttemptFailed, Outcome
 from gateway.model import Timeouts
 from gateway.upstream.limits import UpstreamLimits
+from gateway.upstream.source import Takeable
 
 _MAX_INTERIM_RESPONSES = 8
 _SMALL_BODY_BYTES = 65_536
 _BODILESS = frozenset({204, 304})
+_IDENTITY = frozenset({b"", b"identity"})
 _NEVER = float("inf")
 
 
@@ -32,7 +34,7 @@ class _Refused(Exception):
     """Raised inside a parser callback; the connection fails with its text."""
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol, Takeable):
     """The protocol object of one connection; owned by its pool while idle, by one exchange while busy.
 
     Once the future of ``start`` is done: either ``status``, ``headers`` (names in lower case) and ``delimited``, which
@@ -57,16 +59,14 @@ class Connection(asyncio.Protocol):
 
     def _begin(self) -> None:
         """Forget the last exchange."""
-        self.status = 0
+        self.status = 0  # of the final response, once its head is complete
         self.headers: list[tuple[bytes, bytes]] = []
+        self.coding = b""  # content coding, in lower case; empty for none
+        self.delimited = True
         self.received_any = False
         self.complete = False
         self.error: AttemptFailed | None = None
-        self._head_done = False
-        self._interim = 0
-        self.delimited = True
-        self._trailers = 0
-        self._keep_alive = False
+        self._interim = self._trailers = 0
         self._unparsed = 0
         self._chunks: list[bytes] = []
         self._buffered = 0
@@ -105,30 +105,29 @@ class Connection(asyncio.Protocol):
             self._stage_deadline = monotonic() + self._timeouts.idle_s
 
     def whole(self) -> bytes | None:
-        """All of the body that was not yet read, if its end has arrived too."""
-        if not self.complete or self.error is not None:
-            return None
-        return self._take()
+        """All of the body that was not yet taken, if its end has arrived too."""
+        return self._taken() if self.complete and self.error is None else None
 
-    async def read(self) -> bytes:
-        """All body bytes that have arrived, at least one; ``b""`` at the end of the body.
+    def take(self) -> bytes | None:
+        """All body bytes that have arrived; ``b""`` at the end of the body, None if there are none yet.
 
-        Raises AttemptFailed after everything that arrived before the failure has been read.
+        Raises AttemptFailed after everything that arrived before the failure has been taken.
         """
-        while True:
-            if self._chunks:
-                return self._take()
-            if self.error is not None:
-                raise self.error
-            if self.complete:
-                return b""
-            self._waiter = waiter = self._loop.create_future()
-            await waiter
+        if self._chunks:
+            return self._taken()
+        if self.error is not None:
+            raise self.error
+        return b"" if self.complete else None
 
-    def _take(self) -> bytes:
+    def arrival(self) -> asyncio.Future[None]:
+        """Done when ``take`` has something to say, or soon after."""
+        self._waiter = waiter = self._loop.create_future()
+        return waiter
+
+    def _taken(self) -> bytes:
         chunks = self._chunks
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        chunks.clear()
+        self._chunks = []
         self._buffered = 0
         if self._paused:
             self._paused = False
@@ -140,8 +139,10 @@ class Connection(asyncio.Protocol):
 
     def _wake(self) -> None:
         waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        if waiter is not None:
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
 
     def finish(self) -> bool:
         """End the exchange; True if the connection may serve another one, else it is closed here and now."""
@@ -157,7 +158,6 @@ class Connection(asyncio.Protocol):
             and transport.get_write_buffer_size() == 0
         )
         if reusable:
-            self._chunks.clear()
             self.idle_since = monotonic()
         else:
             self.abort()
@@ -234,18 +234,19 @@ class Connection(asyncio.Protocol):
         else:
             if self._unparsed > self._limits.max_header_bytes:
                 self._fail("protocol_error", f"more than {self._limits.max_header_bytes} bytes of header fields")
-            elif self._chunks:
+            elif self._is_begun or self._buffered >= self._limits.read_buffer_bytes:
                 self._body_arrived()
+            if self.status and self._waiter is not None:
+                self._wake()
 
     def _body_arrived(self) -> None:
-        """Move the deadline on, stop reading when enough waits, and tell the reader."""
-        if self._is_begun:
+        """Move the deadline on, and stop reading when enough waits."""
+        if self._chunks and self._is_begun:
             self._stage_deadline = monotonic() + self._timeouts.idle_s
         if self._buffered >= self._limits.read_buffer_bytes and not self._paused and not self.complete:
             self._paused = True
             assert self._transport is not None
             self._transport.pause_reading()
-        self._wake()
 
     def _out_of_place(self) -> None:
         """Bytes that belong to no exchange: the two sides no longer agree on where a message ends."""
@@ -267,11 +268,11 @@ class Connection(asyncio.Protocol):
             return
         if self.complete or self.error is not None:
             return
-        if self._head_done and not self.delimited and exc is None:
+        if self.status and not self.delimited and exc is None:
             self.complete = True
             self._wake()
             return
-        where = "in the body" if self._head_done else "in the head" if self.received_any else "before any answer"
+        where = "in the body" if self.status else "in the head" if self.received_any else "before any answer"
         reason = f" ({exc})" if exc is not None else ""
         self._fail("reset", f"connection closed {where}{reason}")
 
@@ -286,7 +287,7 @@ class Connection(asyncio.Protocol):
         """Collect a header field; trailers are counted and dropped."""
         if len(self.headers) + self._trailers >= self._limits.max_header_count:
             raise _Refused(f"more than {self._limits.max_header_count} header fields")
-        if self._head_done:
+        if self.status:
             self._trailers += 1
         else:
             self.headers.append((name.lower(), value))
@@ -299,12 +300,10 @@ class Connection(asyncio.Protocol):
             return
         if self._unparsed > self._limits.max_header_bytes and not self._fits_head():
             raise _Refused(f"more than {self._limits.max_header_bytes} bytes of header fields")
-        self.status = status
         self._keep_alive = self._parser.should_keep_alive()
-        self.delimited = self._has_length() or status in _BODILESS
-        self._head_done = True
+        self.delimited = self._read_framing() or status in _BODILESS
         self._unparsed = 0
-        self._wake()
+        self.status = status
 
     def _skip_interim(self, status: int) -> None:
         """1xx answers come before the final one and mean nothing to us (RFC 9110, 15.2)."""
@@ -317,16 +316,21 @@ class Connection(asyncio.Protocol):
         size = sum(len(name) + len(value) + 4 for name, value in self.headers)
         return size <= self._limits.max_header_bytes
 
-    def _has_length(self) -> bool:
-        length = False
+    def _read_framing(self) -> bool:
+        """Whether the head says where the body ends; takes note of its coding."""
+        has_length = False
         for name, value in self.headers:
-            if name == b"transfer-encoding":
+            if name == b"content-length":
+                has_length = True
+            elif name == b"transfer-encoding":
                 if value.strip().lower() != b"chunked" or self._parser.get_http_version() != "1.1":
                     raise _Refused("a transfer-encoding other than chunked, or in HTTP/1.0")
-                length = True
-            elif name == b"content-length":
-                length = True
-        return length
+                has_length = True
+            elif name == b"content-encoding":
+                coding = value.strip().lower()
+                if coding not in _IDENTITY:
+                    self.coding = coding
+        return has_length
 
     def on_body(self, body: bytes) -> None:
         """Keep what arrived until it is taken; called for every chunk, so the rest is done once per read."""
@@ -336,6 +340,5 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """The response is whole (an interim one does not count)."""
-        if self._head_done:
+        if self.status:
             self.complete = True
-            self._wake()

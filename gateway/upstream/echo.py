@@ -18,6 +18,7 @@ import msgspec
 from gateway.clock import wall
 from gateway.dialects.openai.usage import ABSENT
 from gateway.model import Backend, ChatRequest, EchoOptions
+from gateway.upstream.source import Takeable
 
 _T = TypeVar("_T")
 
@@ -28,10 +29,10 @@ _MAX_ITEMS = 1_000  # messages, and parts of one
 _words_of = re.compile(r"\S+").finditer
 
 
-class EchoSource:
+class EchoSource(Takeable):
     """One answer; satisfies ``Source``."""
 
-    __slots__ = ("_closed", "_first_delay_s", "_pieces", "_token_delay_s", "delimited", "headers", "status")
+    __slots__ = ("_closed", "_first_delay_s", "_is_due", "_pieces", "_token_delay_s", "delimited", "headers", "status")
 
     def __init__(
         self, pieces: Iterator[bytes], first_delay_s: float, token_delay_s: float, content_type: bytes
@@ -43,15 +44,23 @@ class EchoSource:
         self._first_delay_s = first_delay_s
         self._token_delay_s = token_delay_s
         self._closed = False
+        self._is_due = False
 
-    async def read(self) -> bytes:
-        """The next piece after its delay; ``b""`` at the end."""
+    def take(self) -> bytes | None:
+        """The next piece, once its delay is over."""
         if self._closed:
             return b""
+        if not self._is_due:
+            return None
+        self._is_due = False
+        return next(self._pieces, b"")
+
+    async def arrival(self) -> None:
+        """The delay of the next piece."""
         delay_s, self._first_delay_s = self._first_delay_s, self._token_delay_s
         # A turn of the loop even without a delay: a long answer must not keep other requests waiting.
         await asyncio.sleep(delay_s)
-        return next(self._pieces, b"")
+        self._is_due = True
 
     def whole(self) -> None:
         """Its delays stand before every piece."""

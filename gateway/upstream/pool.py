@@ -13,7 +13,7 @@ from collections import deque
 
 from gateway.clock import monotonic
 from gateway.errors import AttemptFailed
-from gateway.model import Origin
+from gateway.model import Origin, Timeouts
 from gateway.upstream.connection import Connection
 from gateway.upstream.dns import Resolver
 from gateway.upstream.limits import UpstreamLimits
@@ -134,9 +134,9 @@ class Pool:
             self._idle.remove(connection)
             connection.abort()
 
-    def watch(self, connection: Connection, since: float) -> None:
-        """An exchange was started: its deadlines may be nearer than those known so far."""
-        self._look_at = min(self._look_at, connection.expire(since))
+    def watch(self, timeouts: Timeouts, since: float) -> None:
+        """An exchange was started ``since``: its deadlines may be nearer than those known so far."""
+        self._look_at = min(self._look_at, since + timeouts.soonest_s)
 
     def sweep(self, now: float) -> None:
         """Fail exchanges past their deadline, close connections idle for too long.

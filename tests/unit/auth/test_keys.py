@@ -7,7 +7,7 @@ import ipaddress
 
 import pytest
 
-from gateway.auth import authenticate
+from gateway.auth import authenticate, read_credentials
 from gateway.errors import AuthenticationFailed
 from gateway.model import ApiKey, Credentials, IPNetwork, KeyEntry, Principal, Snapshot, Tenant
 
@@ -40,7 +40,7 @@ def snapshot(
 
 def presented(*keys: bytes, client_ip: str = "10.1.2.3") -> Credentials:
     """Credentials as the edge found them."""
-    return Credentials(presented=keys, client_ip=client_ip)
+    return read_credentials(keys, client_ip)
 
 
 def refusal(registry: Snapshot, credentials: Credentials, now: float = NOW) -> AuthenticationFailed:

@@ -24,16 +24,20 @@ class Pieces:
         self.delimited = delimited
         self._pieces = list(pieces)
         self._failure = failure
-        self.reads = 0
+        self.takes = 0
 
-    async def read(self) -> bytes:
+    def take(self) -> bytes | None:
         """The next piece."""
-        self.reads += 1
+        self.takes += 1
         if self._pieces:
             return self._pieces.pop(0)
         if self._failure is not None:
             raise self._failure
         return b""
+
+    async def arrival(self) -> None:
+        """Never needed: a piece is always there."""
+        raise AssertionError
 
 
 def read_all(source: Pieces, record: RequestRecord) -> list[bytes]:
@@ -44,9 +48,9 @@ def read_all(source: Pieces, record: RequestRecord) -> list[bytes]:
         stream = MeteredStream(source, chat, chat.feed(FIRST), record)
         assert record.stream_end_reason == "client_gone"
         pieces = []
-        while piece := await stream.read():
+        while piece := stream.take():
             pieces.append(piece)
-        assert await stream.read() == b""
+        assert stream.take() == b""
         return pieces
 
     return asyncio.run(main())
@@ -131,7 +135,7 @@ def test_whoever_leaves_after_done_has_had_it_all(rest: list[bytes]) -> None:
         record = RequestRecord()
         stream = MeteredStream(Pieces(*rest), chat, chat.feed(FIRST if rest else FIRST + DONE), record)
         for _ in range(1 + len(rest)):
-            await stream.read()
+            stream.take()
         assert record.stream_end_reason == "complete"
 
     asyncio.run(main())

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.telemetry import TraceContext, request_id_from, trace_from
+from gateway.telemetry import TraceContext, new_request_id, new_trace, request_id_from, trace_from
 from gateway.telemetry.trace import TRACESTATE_MAX_BYTES
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
@@ -17,9 +17,16 @@ VALID = f"00-{TRACE_ID}-{PARENT_ID}-01".encode()
 HEADER = re.compile(rb"00-([0-9a-f]{32})-([0-9a-f]{16})-0([01])")
 
 
+def trace_of(traceparent: bytes, tracestate: bytes | None = None) -> TraceContext:
+    """The trace of headers that give one."""
+    trace = trace_from(traceparent, tracestate)
+    assert trace is not None
+    return trace
+
+
 def test_a_valid_traceparent_is_taken_over() -> None:
     """Trace id, parent and the sampling decision come from the caller."""
-    assert trace_from(VALID, b"vendor=1") == TraceContext(TRACE_ID, PARENT_ID, 1, b"vendor=1")
+    assert trace_of(VALID, b"vendor=1") == TraceContext(TRACE_ID, PARENT_ID, 1, b"vendor=1")
 
 
 @pytest.mark.parametrize(
@@ -45,18 +52,24 @@ def test_a_valid_traceparent_is_taken_over() -> None:
         b"00-\xd9\xa0" + VALID[5:],
     ],
 )
-def test_an_invalid_traceparent_starts_a_new_trace(traceparent: bytes | None) -> None:
-    """The whole header is ignored, tracestate with it; the new trace is not sampled."""
-    trace = trace_from(traceparent, b"vendor=1")
+def test_an_invalid_traceparent_is_no_trace(traceparent: bytes | None) -> None:
+    """The whole header is ignored, tracestate with it."""
+    assert trace_from(traceparent, b"vendor=1") is None
+
+
+def test_a_new_trace_is_not_sampled() -> None:
+    """It starts here, each time with an id of its own."""
+    trace = new_trace()
     assert re.fullmatch("[0-9a-f]{32}", trace.trace_id)
-    assert trace.trace_id != TRACE_ID
+    assert trace.trace_id != new_trace().trace_id
     assert (trace.parent_id, trace.flags, trace.tracestate) == ("", 0, b"")
+    _assert_sendable(trace)
 
 
 @pytest.mark.parametrize("traceparent", [b"01" + VALID[2:], b"cc" + VALID[2:] + b"-what-the-future-will-be-like"])
 def test_a_later_version_is_read_as_far_as_it_is_known(traceparent: bytes) -> None:
     """Section 3.2.4 of the specification; what goes upstream is version 00 again."""
-    trace = trace_from(traceparent)
+    trace = trace_of(traceparent)
     assert (trace.trace_id, trace.parent_id, trace.flags) == (TRACE_ID, PARENT_ID, 1)
     assert trace.upstream_header().startswith(b"00-")
 
@@ -64,14 +77,14 @@ def test_a_later_version_is_read_as_far_as_it_is_known(traceparent: bytes) -> No
 @pytest.mark.parametrize(("flags", "kept"), [(b"00", 0), (b"01", 1), (b"02", 0), (b"09", 1), (b"fe", 0), (b"ff", 1)])
 def test_only_the_sampled_flag_is_passed_on(flags: bytes, kept: int) -> None:
     """Other flags are reserved and must be zero."""
-    trace = trace_from(VALID[:-2] + flags)
+    trace = trace_of(VALID[:-2] + flags)
     assert trace.flags == kept
     assert trace.upstream_header().endswith(b"-0%d" % kept)
 
 
 def test_each_upstream_call_is_a_span_of_its_own() -> None:
     """The trace stays, the span id is new for each attempt."""
-    trace = trace_from(VALID)
+    trace = trace_of(VALID)
     found = [HEADER.fullmatch(trace.upstream_header()) for _ in range(2)]
     traces = [match.group(1) for match in found if match]
     spans = [match.group(2) for match in found if match]
@@ -83,37 +96,40 @@ def test_a_long_tracestate_loses_long_members_first_and_then_the_last() -> None:
     """Section 3.3.1.5: members over 128 characters go first, then whole members from the right."""
     long_member = b"long=" + b"x" * 200
     short = [b"k%02d=" % number + b"v" * 96 for number in range(6)]
-    state = trace_from(VALID, b",".join([long_member, *short])).tracestate
+    state = trace_of(VALID, b",".join([long_member, *short])).tracestate
     assert state == b",".join(short[:5])
     assert len(state) <= TRACESTATE_MAX_BYTES
     just_fits = b"a=" + b"x" * (TRACESTATE_MAX_BYTES - 2)
-    assert trace_from(VALID, just_fits).tracestate == just_fits
-    assert trace_from(VALID, just_fits + b"x").tracestate == b""
+    assert trace_of(VALID, just_fits).tracestate == just_fits
+    assert trace_of(VALID, just_fits + b"x").tracestate == b""
 
 
 def test_a_tracestate_that_is_no_header_text_is_dropped() -> None:
     """Nothing that could break a header goes upstream."""
-    assert trace_from(VALID, b"a=1\r\nx-evil: 1").tracestate == b""
-    assert trace_from(VALID, b"a=\xff").tracestate == b""
+    assert trace_of(VALID, b"a=1\r\nx-evil: 1").tracestate == b""
+    assert trace_of(VALID, b"a=\xff").tracestate == b""
 
 
 @given(st.binary(max_size=200), st.binary(max_size=1000))
 def test_no_header_breaks_the_parser(traceparent: bytes, tracestate: bytes) -> None:
     """Whatever is sent, the result is well-formed, bounded and sendable."""
-    _assert_sendable(trace_from(traceparent, tracestate))
+    trace = trace_from(traceparent, tracestate)
+    if trace is not None:
+        _assert_sendable(trace)
 
 
 @given(st.from_regex(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.{0,9})?", fullmatch=True), st.binary())
 def test_well_formed_headers_keep_their_ids(traceparent: bytes, tracestate: bytes) -> None:
     """A header of the right form is used unless version, ids or length forbid it."""
     trace = trace_from(traceparent, tracestate)
-    _assert_sendable(trace)
     version, trace_id, parent_id = traceparent[:2], traceparent[3:35], traceparent[36:52]
     valid = version != b"ff" and trace_id.strip(b"0") and parent_id.strip(b"0")
     if valid and (version != b"00" or len(traceparent) == 55):
+        assert trace is not None
+        _assert_sendable(trace)
         assert (trace.trace_id.encode(), trace.parent_id.encode()) == (trace_id, parent_id)
     else:
-        assert trace.parent_id == ""
+        assert trace is None
 
 
 def _assert_sendable(trace: TraceContext) -> None:
@@ -129,14 +145,19 @@ def test_a_well_formed_request_id_is_kept(header: bytes) -> None:
 
 
 @pytest.mark.parametrize("header", [None, b"", b"x" * 129, b"a b", b"a\n", b"\xc3\xa4", b'{"a":1}', b"a/b"])
-def test_any_other_request_id_is_replaced(header: bytes | None) -> None:
+def test_any_other_request_id_is_none(header: bytes | None) -> None:
     """Nothing unchecked gets into logs and response headers."""
-    made = request_id_from(header)
+    assert request_id_from(header) == ""
+
+
+def test_a_new_request_id_is_recognisable() -> None:
+    """And no two are the same."""
+    made = new_request_id()
     assert re.fullmatch("req_[0-9a-f]{32}", made)
-    assert made != request_id_from(header)
+    assert made != new_request_id()
 
 
 @given(st.binary(max_size=300))
 def test_a_request_id_is_always_well_formed(header: bytes) -> None:
-    """For any bytes."""
-    assert re.fullmatch(r"[A-Za-z0-9._-]{1,128}", request_id_from(header))
+    """For any bytes: or there is none."""
+    assert re.fullmatch(r"[A-Za-z0-9._-]{0,128}", request_id_from(header))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -15,6 +15,7 @@ from gateway.model import Backend, ChatRequest, Origin, Plan
 from gateway.telemetry import Metrics, RequestRecord
 from gateway.upstream import UpstreamLimits
 from gateway.upstream.call import Answer, Caller
+from gateway.upstream.source import Takeable
 
 REQUEST = ChatRequest(model="m", fields={"messages": b"[]"})
 STREAM = ChatRequest(model="m", fields={"messages": b"[]"}, stream=True)
@@ -22,7 +23,7 @@ GOOD = b'{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}'
 EVENT = b'data: {"choices":[{"delta":{"content":"x"}}]}\n\n'
 
 
-class FakeSource:
+class FakeSource(Takeable):
     """An answer with a status, headers and pieces; ``failure`` comes after the pieces."""
 
     def __init__(
@@ -39,13 +40,17 @@ class FakeSource:
         self._pieces = list(pieces)
         self._failure = failure
 
-    async def read(self) -> bytes:
+    def take(self) -> bytes | None:
         """The next piece."""
         if self._pieces:
             return self._pieces.pop(0)
         if self._failure is not None:
             raise self._failure
         return b""
+
+    def arrival(self) -> Awaitable[None]:
+        """Never needed: a piece is always there."""
+        raise AssertionError
 
     def whole(self) -> bytes | None:
         """It never comes at once."""
