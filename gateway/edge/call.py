@@ -21,6 +21,7 @@ from gateway.dialects.openai.errors import error_body, error_event
 from gateway.edge.body import ClientGone, Receive, read_body, too_large
 from gateway.edge.connections import CONNECTION_EXTENSION, ClientConnection
 from gateway.edge.head import RequestHead, read_head, refuse_encoded_body
+from gateway.edge.wire import header_lines
 from gateway.errors import GatewayError, InternalError, MethodNotAllowed, Overloaded
 from gateway.model import Frozen
 from gateway.telemetry import AccessLog, Metrics, RequestRecord, new_request_id, new_trace
@@ -38,12 +39,6 @@ class EdgeLimits(Frozen, frozen=True):
     max_body_bytes: int = 20_971_520
     body_timeout_s: float = 60.0
     max_top_level_fields: int = 256
-
-
-def connection_of(scope: Scope) -> ClientConnection | None:
-    """The client's connection, where the server tells of it."""
-    extensions = scope.get("extensions")
-    return extensions.get(CONNECTION_EXTENSION) if extensions else None
 
 
 class Call:
@@ -64,17 +59,25 @@ class Call:
         "started",
     )
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, head: RequestHead, limits: EdgeLimits) -> None:
+    def __init__(
+        self,
+        desk: Frontdesk,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        connection: ClientConnection | None,
+        head: RequestHead,
+    ) -> None:
         self.scope = scope
         self.head = head
         self.gone = False
         self.started = False
-        self.direct = True  # a whole answer need not pass what wraps ``send``
+        self.direct = not desk.is_wrapped
         self._receive = receive
         self._send = send
-        self._limits = limits
+        self._limits = desk.limits
         self._watcher: asyncio.Task[None] | None = None
-        self._connection = connection = connection_of(scope)
+        self._connection = connection
         self._task: asyncio.Task[Any] | None = asyncio.current_task() if connection is None else connection.task
         self.record = RequestRecord(
             request_id=head.request_id or new_request_id(),
@@ -152,21 +155,31 @@ class Call:
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
         record.client_wait_s += monotonic() - started_at
 
-    async def answer(self, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
-        """Send a whole answer."""
+    def respond(self, status: int, body: bytes, lines: bytes) -> bool:
+        """Send a whole answer at once, where the client keeps up; else False, and ``answer`` has to.
+
+        ``lines`` are header lines as ``wire.header_lines`` makes them.
+        """
+        connection = self._connection
         record = self.record
-        headers.append((b"x-request-id", record.request_id.encode()))
+        if (
+            connection is None
+            or not self.direct
+            or not connection.respond(status, b"%bx-request-id: %b\r\n" % (lines, record.request_id.encode()), body)
+        ):
+            return False
         self.started = True
         record.status = status
         record.bytes_out += len(body)
-        connection = self._connection
-        if connection is not None and self.direct and connection.respond(status, headers, body):
+        return True
+
+    async def answer(self, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+        """Send a whole answer."""
+        if self.respond(status, body, header_lines(headers)):
             return
         headers.append((b"content-length", b"%d" % len(body)))
-        started_at = monotonic()
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
-        await self._send({"type": "http.response.body", "body": body, "more_body": False})
-        record.client_wait_s += monotonic() - started_at
+        await self.start(status, headers)
+        await self.send(body, more=False)
 
     async def refuse(self, error: GatewayError) -> None:
         """Tell the client of ``error``, and the record of its detail."""
@@ -230,7 +243,7 @@ class Frontdesk:
 
     def __init__(self, limits: EdgeLimits, addresses: ClientAddress, metrics: Metrics, access_log: AccessLog) -> None:
         self.limits = limits
-        self.is_wrapped = False  # something stands before it that must see the messages of every answer
+        self.is_wrapped = False  # by something that must see the messages of every answer
         self._addresses = addresses
         self._metrics = metrics
         self._access_log = access_log
@@ -239,9 +252,9 @@ class Frontdesk:
         self, scope: Scope, receive: Receive, send: Send, handle: Callable[[Call], Awaitable[None]]
     ) -> None:
         """Serve one request with ``handle``."""
-        call = Call(scope, receive, send, self._head(scope), self.limits)
-        if self.is_wrapped:
-            call.direct = False
+        extensions = scope.get("extensions")
+        connection: ClientConnection | None = extensions.get(CONNECTION_EXTENSION) if extensions else None
+        call = Call(self, scope, receive, send, connection, self._head(scope, connection))
         self._metrics.request_started()
         try:
             await handle(call)
@@ -262,9 +275,8 @@ class Frontdesk:
             self._metrics.request_finished(call.record)
             self._access_log.write(call.record)
 
-    def _head(self, scope: Scope) -> RequestHead:
+    def _head(self, scope: Scope, connection: ClientConnection | None) -> RequestHead:
         """What the head says; read once where a connection sends it again and again."""
-        connection = connection_of(scope)
         known = None if connection is None else connection.known
         if known is None:
             return read_head(scope, self._addresses)

@@ -7,6 +7,7 @@ from collections.abc import Awaitable
 from gateway.dialects.openai.request import read_chat_request
 from gateway.edge.body import Receive
 from gateway.edge.call import Call, Frontdesk, Scope, Send
+from gateway.edge.wire import header_lines
 from gateway.errors import MethodNotAllowed
 from gateway.meter import MeteredStream
 from gateway.model import ChatRequest
@@ -34,22 +35,16 @@ class ChatCompletions:
             raise MethodNotAllowed("Use POST here.", allow="POST")
         reply = await self._pipeline.chat(call.head.credentials, call, self._read, call.record)
         try:
-            await self._send(call, reply)
+            headers = reply_headers(reply, expose_backend=self._expose_backend)
+            if reply.stream is not None:
+                await _send_stream(call, reply, reply.stream, headers)
+            elif not call.respond(reply.status, reply.body or b"", header_lines(headers)):
+                await call.answer(reply.status, reply.body or b"", headers)
         finally:
             reply.close()
 
     def _read(self, body: bytes) -> ChatRequest:
         return read_chat_request(body, self._max_fields)
-
-    async def _send(self, call: Call, reply: Reply) -> None:
-        headers = reply_headers(reply, expose_backend=self._expose_backend)
-        if reply.stream is None:
-            await call.answer(reply.status, reply.body or b"", headers)
-        else:
-            # Asks caches and buffering proxies (nginx) on the way to leave the stream alone.
-            headers += [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
-            await call.start(reply.status, headers)
-            await _send_stream(call, reply.stream)
 
 
 def reply_headers(reply: Reply, *, expose_backend: bool) -> list[tuple[bytes, bytes]]:
@@ -60,8 +55,11 @@ def reply_headers(reply: Reply, *, expose_backend: bool) -> list[tuple[bytes, by
     return headers
 
 
-async def _send_stream(call: Call, stream: MeteredStream) -> None:
+async def _send_stream(call: Call, reply: Reply, stream: MeteredStream, headers: list[tuple[bytes, bytes]]) -> None:
     """Pass on what comes as it comes: a piece that can be sent at once costs no coroutine."""
+    # Asks caches and buffering proxies (nginx) on the way to leave the stream alone.
+    headers += [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+    await call.start(reply.status, headers)
     while True:
         piece = stream.take()
         if piece is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from uvicorn.server import ServerState
@@ -84,11 +84,10 @@ class ClientConnection(Protocol):
     def known(self) -> KnownHead | None:
         """Where this connection has sent the very same head before: what was derived from it may be kept there."""
 
-    def respond(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bool:
+    def respond(self, status: int, fields: bytes, body: bytes) -> bool:
         """Send a whole response at once; False, and nothing is done, where only ``send`` can.
 
-        ``status`` allows a body; ``headers``, lower-case names, hold nothing of the framing.
-        Raises RuntimeError where a field holds a line break.
+        ``status`` allows a body; ``fields`` are whole header lines, as ``header_lines`` makes them, without framing.
         """
 
     def push(self, body: bytes) -> bool:

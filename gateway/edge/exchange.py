@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import http
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from gateway.dialects.openai.errors import error_body
@@ -132,14 +132,11 @@ class Exchange:
         elif self.state != COMPLETE:
             self._callback = callback
 
-    def respond(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bool:
+    def respond(self, status: int, fields: bytes, body: bytes) -> bool:
         """See ClientConnection."""
         protocol = self.protocol
         if self.state != NOTHING or self.gone or self.head_only or protocol.write_paused:
             return False
-        fields = b"".join([b"%b: %b\r\n" % field for field in headers])
-        if fields.count(b"\n") != len(headers) or fields.count(b"\r") != len(headers):
-            raise RuntimeError("a response header holds a line break")
         closing = b""
         if not self.keep_alive or protocol.ends_with(self):
             self.keep_alive = False

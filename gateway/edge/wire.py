@@ -6,6 +6,7 @@ Sources: RFC 9112 (HTTP/1.1), sections 2.3, 3.2, 6.1, 11.2; RFC 9110, section 7.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
@@ -140,6 +141,15 @@ def refusal_of(error: httptools.HttpParserError) -> GatewayError:
         _log.error("a parser callback failed", exc_info=cause)
         return InternalError("a parser callback failed")
     return InvalidRequest(f"The request is not valid HTTP: {str(error)[:200]}", code="invalid_http")
+
+
+def header_lines(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Header fields as they are sent. Raises RuntimeError where one holds a line break."""
+    lines = [name + b": " + value for name, value in fields]
+    block = b"\r\n".join([*lines, b""])
+    if block.count(b"\n") != len(lines) or block.count(b"\r") != len(lines):
+        raise RuntimeError("a response header holds a line break")
+    return block
 
 
 def address_of(value: Any) -> Address:

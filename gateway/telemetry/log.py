@@ -80,8 +80,8 @@ class AccessLog:
         self._writer = writer
         self._environment = environment
         self._encode = msgspec.json.Encoder().encode
-        self._second = -1
-        self._time = ""
+        self._second = self._millisecond = -1  # of the time made last
+        self._date = self._time = ""
 
     def write(self, record: RequestRecord) -> None:
         """Queue the line of this request. Never blocks."""
@@ -149,12 +149,17 @@ class AccessLog:
         )
 
     def _now(self) -> str:
-        """The time as ``timestamp`` has it, its date and seconds made once per second."""
-        second, millisecond = divmod(int(wall() * 1000), 1000)
+        """The time as ``timestamp`` has it, made once per millisecond, its date and seconds once per second."""
+        millisecond = int(wall() * 1000)
+        if millisecond == self._millisecond:
+            return self._time
+        self._millisecond = millisecond
+        second, rest = divmod(millisecond, 1000)
         if second != self._second:
             self._second = second
-            self._time = timestamp(second).removesuffix("000Z")
-        return "%s%03dZ" % (self._time, millisecond)
+            self._date = timestamp(second).removesuffix("000Z")
+        self._time = "%s%03dZ" % (self._date, rest)
+        return self._time
 
 
 def _encode_lenient(line: _Line) -> bytes:

@@ -136,9 +136,9 @@ class Metrics:
         """An attempt at a backend has ended; ``outcome`` is one of ``errors.Outcome``."""
         self._attempts.child(backend, self._outcomes.within(outcome)).value += 1
 
-    def backend_inflight(self, backend: str, change: int) -> None:
-        """An attempt at a backend begins (+1) or has ended (-1)."""
-        self._backend_inflight.child(backend).value += change
+    def backend_inflight(self, backend: str) -> Cell:
+        """The gauge of attempts at a backend, to be raised as one begins and lowered as it ends."""
+        return self._backend_inflight.child(backend)
 
     # Rare events
 

@@ -16,10 +16,10 @@ _CHAT_PATH = "/chat/completions"
 class BackendState:
     """One backend's calls in flight, bounded by this process's share of its ``max_concurrent_requests``."""
 
-    __slots__ = ("_bound", "_metrics", "_workers", "backend", "chat_head", "in_flight")
+    __slots__ = ("_bound", "_gauge", "_workers", "backend", "chat_head", "in_flight")
 
     def __init__(self, backend: Backend, metrics: Metrics, workers: int) -> None:
-        self._metrics = metrics
+        self._gauge = metrics.backend_inflight(backend.name)
         self._workers = workers
         self.in_flight = 0
         self.adopt(backend)
@@ -37,12 +37,12 @@ class BackendState:
         if bound is not None and self.in_flight >= bound:
             raise AttemptFailed("busy", f"{bound} calls in flight")
         self.in_flight += 1
-        self._metrics.backend_inflight(self.backend.name, 1)
+        self._gauge.value += 1
 
     def leave(self) -> None:
         """Give the place back; once for each ``enter``."""
         self.in_flight -= 1
-        self._metrics.backend_inflight(self.backend.name, -1)
+        self._gauge.value -= 1
 
 
 class Backends:

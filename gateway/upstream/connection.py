@@ -43,6 +43,7 @@ class Connection(asyncio.Protocol, Takeable):
 
     def __init__(self, limits: UpstreamLimits, on_idle_loss: Callable[[Connection], None]) -> None:
         self._limits = limits
+        self._max_fields = limits.max_header_count
         self._on_idle_loss = on_idle_loss
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -285,12 +286,13 @@ class Connection(asyncio.Protocol, Takeable):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Collect a header field; trailers are counted and dropped."""
-        if len(self.headers) + self._trailers >= self._limits.max_header_count:
-            raise _Refused(f"more than {self._limits.max_header_count} header fields")
+        headers = self.headers
+        if len(headers) + self._trailers >= self._max_fields:
+            raise _Refused(f"more than {self._max_fields} header fields")
         if self.status:
             self._trailers += 1
         else:
-            self.headers.append((name.lower(), value))
+            headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """Decide how long the body is, from the head alone."""

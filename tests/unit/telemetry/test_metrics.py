@@ -143,9 +143,9 @@ def test_gauges_follow_what_is_under_way(metrics: Metrics) -> None:
     """Requests and attempts begun and not ended."""
     metrics.request_started()
     metrics.request_started()
-    metrics.backend_inflight("qwen", 1)
-    metrics.backend_inflight("qwen", 1)
-    metrics.backend_inflight("qwen", -1)
+    metrics.backend_inflight("qwen").value += 1
+    metrics.backend_inflight("qwen").value += 1
+    metrics.backend_inflight("qwen").value -= 1
     metrics.request_finished(record())
     seen = scrape(metrics)
     assert seen.value("llm_gateway_inflight_requests") == 1

@@ -37,7 +37,7 @@ def obey(metrics: Metrics, command: str, *arguments: str) -> None:
                 finish(metrics, stream_record())
         case "start":
             metrics.request_started()
-            metrics.backend_inflight("qwen", 1)
+            metrics.backend_inflight("qwen").value += 1
             metrics.attempt("qwen", "busy")
         case "load":
             metrics.registry_loaded(snapshot(int(arguments[0]), arguments[1], float(arguments[2])))
