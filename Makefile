@@ -32,7 +32,7 @@ format: environment-dev ## Format the code and fix what can be fixed safely
 bench: environment-bench ## Measure cost against a plain proxy; results go to bench/RESULTS.md
 	@exec $(BIN)/python -m bench $(ARGS)
 
-soak: environment-dev ## Run 1,000 streams for a minute and 5,000 idle connections
+soak: environment-dev ## Run streams, limits under load and a million wrong keys, for longer than a test can wait
 	@exec $(BIN)/python -m bench.soak $(ARGS)
 
 docs: environment ## Write what is made from the code: tables of settings and of the registry, its JSON Schemas

@@ -17,12 +17,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench import process, wire
-from tests.support.documents import api_key, backend, document, new_key, scenario
+from tests.support.documents import Document, api_key, backend, document, new_key, scenario
 from tests.support.waiting import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,6 +40,7 @@ class Running:
     pid: int
     started_in_s: float
     output: Path
+    ready_port: int
 
     def cpu_ns(self) -> int:
         """CPU time of the tree so far."""
@@ -70,7 +71,7 @@ class Candidate:
                 running = process.start(launch.arguments, {core}, output=sink, env=launch.env, cwd=Path(folder))
             try:
                 _wait_ready(self.name, running, launch, output)
-                yield Running(self.name, port, running.pid, time.monotonic() - begun, output)
+                yield Running(self.name, port, running.pid, time.monotonic() - begun, output, launch.ready_port)
             finally:
                 process.stop(running)
 
@@ -87,7 +88,7 @@ class Launch:
 
 def installed() -> tuple[list[Candidate], list[str]]:
     """The candidates that can run here, the gateway first, and a sentence for each that cannot."""
-    found = [Candidate("gateway", _gateway_version, _gateway)]
+    found = [Candidate("gateway", gateway_version, _gateway)]
     missing = []
     if shutil.which("nginx"):
         found.append(Candidate("nginx", _nginx_version, _nginx))
@@ -122,20 +123,21 @@ def _wait_ready(name: str, running: subprocess.Popen[bytes], launch: Launch, out
 # -- the gateway -----------------------------------------------------------------------------------------------------
 
 
-def _gateway_version() -> str:
+def gateway_version() -> str:
+    """The version of the code here."""
     from gateway import __version__
 
     return __version__
 
 
-def registry(upstream_port: int) -> list[dict[str, object]]:
-    """One scenario for each thing that the upstream can do, one tenant, one key."""
+def registry(upstream_port: int, **more: object) -> list[Document]:
+    """One scenario for each thing that the upstream can do, one tenant, one key; ``more`` goes into the backends."""
     names = list(wire.MODELS)
     auth = {"type": "bearer", "secret": {"env": _CREDENTIAL_VARIABLE}}
     price = {"inputPerMillion": "0.50", "cachedInputPerMillion": "0.10", "outputPerMillion": "1.50"}
     url = f"http://127.0.0.1:{upstream_port}/v1"
     return [
-        *(backend(f"backend-{name}", url, model=name, auth=auth, price=price) for name in names),
+        *(backend(f"backend-{name}", url, model=name, auth=auth, price=price, **more) for name in names),
         *(scenario(name, f"backend-{name}") for name in names),
         document("Tenant", "bench", {"scenarios": ["*"]}),
         api_key("bench-key", KEY, "bench"),
@@ -143,9 +145,16 @@ def registry(upstream_port: int) -> list[dict[str, object]]:
 
 
 def _gateway(folder: Path, port: int, upstream_port: int) -> Launch:
+    return gateway_launch(folder, port, registry(upstream_port))
+
+
+def gateway_launch(
+    folder: Path, port: int, documents: Sequence[Document], settings: Mapping[str, str] | None = None
+) -> Launch:
+    """A gateway that serves these documents on ``port``; ``settings`` are environment variables besides its own."""
     objects = folder / "registry"
     objects.mkdir()
-    text = "\n---\n".join(json.dumps(each) for each in registry(upstream_port))  # JSON is YAML
+    text = "\n---\n".join(json.dumps(each) for each in documents)  # JSON is YAML
     (objects / "bench.yaml").write_text(text)
     management = free_port()
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
@@ -157,6 +166,7 @@ def _gateway(folder: Path, port: int, upstream_port: int) -> Launch:
         "LLM_GATEWAY_DRAIN_PROPAGATION_DELAY_S": "0",
         "LLM_GATEWAY_DRAIN_S": "1",
         _CREDENTIAL_VARIABLE: "bench-credential",
+        **(settings or {}),
     }
     return Launch([sys.executable, "-m", "gateway.cli", "serve"], management, "/readyz", env)
 

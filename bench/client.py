@@ -1,7 +1,7 @@
 """A load client on bare sockets and one uvloop: streams, and plain requests where wrk is missing.
 
-Each of its connections sends the same request again and again and reads the answer to its end. An answer that is not
-200, breaks off, or has another number of events than expected is a failure and is counted, never ignored.
+Each of its connections sends the same request again and again and reads the answer to its end. An answer that has
+another status than expected, breaks off, or has another number of events is a failure and is counted, never ignored.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ _END = b"\r\n0\r\n\r\n"
 class Load:
     """What to send: ``events_expected`` is the number of events of each stream, or None for a plain reply.
 
-    ``spread_s`` seconds is how far the starts of the connections are apart in all.
+    ``spread_s`` seconds is how far the starts of the connections are apart in all; ``status`` is what every answer
+    must have.
     """
 
     port: int
@@ -30,6 +31,7 @@ class Load:
     connections: int
     events_expected: int | None = None
     spread_s: float = 0.0
+    status: int = 200
 
 
 @dataclass
@@ -105,7 +107,7 @@ class Caller(asyncio.Protocol):
                 self._next()
 
     def _read_head(self, head: bytes) -> None:
-        if not head.startswith(b"http/1.1 200"):
+        if not head.startswith(b"http/1.1 %d" % self._load.status):
             self._fail(f"answered {head[:300]!r}")
         self._answer.chunked = b"transfer-encoding: chunked" in head
         length = head.partition(b"content-length: ")[2].partition(b"\r\n")[0]

@@ -58,10 +58,10 @@ def _own_s() -> float:
 
 
 @contextlib.contextmanager
-def upstream(cores: set[int]) -> Iterator[int]:
-    """The canned model server on some cores; its port."""
+def upstream(cores: set[int], module: str = "bench.upstream") -> Iterator[int]:
+    """A model server on some cores, the canned one unless another is named; its port."""
     port = free_port()
-    command = [sys.executable, "-m", "bench.upstream", str(port)]
+    command = [sys.executable, "-m", module, str(port)]
     running = process.start(command, cores, output=subprocess.PIPE, cwd=ROOT)
     try:
         assert running.stdout is not None

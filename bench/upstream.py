@@ -110,9 +110,10 @@ def soak_writes(stream_id: str, *, with_usage: bool) -> Iterator[bytes]:
     yield ENDING
 
 
-async def _serve(port: int) -> None:
+async def serve(port: int, protocol: Callable[[], asyncio.Protocol]) -> None:
+    """Serve each connection with a ``protocol`` of its own until the parent's pipe ends."""
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(Canned, "127.0.0.1", port, backlog=4096)
+    server = await loop.create_server(protocol, "127.0.0.1", port, backlog=4096)
     ended = asyncio.Event()
     loop.add_reader(sys.stdin.fileno(), _end_with_parent(ended))
     sys.stdout.write("ready\n")
@@ -130,4 +131,4 @@ def _end_with_parent(ended: asyncio.Event) -> Callable[[], None]:
 
 
 if __name__ == "__main__":
-    uvloop.run(_serve(int(sys.argv[1])))
+    uvloop.run(serve(int(sys.argv[1]), Canned))

@@ -3,18 +3,30 @@
     GatewayError                 what a caller is told: status, type, code, text, param, retry-after
       InvalidRequest             400 invalid_request_error
       AuthenticationFailed       401 authentication_error
+      AdminTokenRefused          401 authentication_error
+      ReadOnlyToken              403 permission_error
       ModelNotFound, NotFound    404 invalid_request_error
       MethodNotAllowed           405 invalid_request_error
       RequestTimeout             408 invalid_request_error
+      Conflict                   409 invalid_request_error
       RequestTooLarge            413 invalid_request_error
+      RateLimited                429 rate_limit_error
+      BudgetExceeded             429 insufficient_quota
       HeadersTooLarge            431 invalid_request_error
       Overloaded, NoBackend      503 overloaded_error
+      LimitsUnavailable          503 overloaded_error
+      StoreUnavailable           503 overloaded_error
+      UsageUnavailable           503 overloaded_error
       UpstreamFailed             502 upstream_error
       UpstreamTimeout            504 upstream_error
       InternalError              500 api_error
     AttemptFailed                one attempt at one backend failed; the plan decides what comes next
     RegistryInvalid              a registry that may not be started from, with every problem found
     SettingsInvalid              settings that may not be started from
+    RedisFailure                 a command to Redis has no answer that counts; whoever sent it decides what then
+      RedisUnavailable           certainly not executed: never written, or turned away by the server untouched
+      RedisUnanswered            written, and perhaps executed
+      RedisRefused               the server answered with an error
 
 Each GatewayError carries a public text (the tenant reads it) and an operator text (the log reads it). Only the
 public text ever leaves the data port. Nothing here knows of HTTP libraries or of a dialect's envelope.
@@ -57,12 +69,14 @@ class GatewayError(Exception):
     """A refusal or failure as the caller sees it.
 
     ``message`` is public. ``detail`` is for the operator's log and must never be sent to a tenant. ``retry_after_s``
-    is a number of seconds (>= 0) for the ``retry-after`` header (RFC 9110, section 10.2.3).
+    is a number of seconds (>= 0) for the ``retry-after`` header (RFC 9110, section 10.2.3). ``headers`` are further
+    fields of the answer.
     """
 
     status: ClassVar[int] = 500
     kind: ClassVar[str] = "api_error"
     code: str = "internal_error"
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
     def __init__(
         self,
@@ -99,6 +113,30 @@ class AuthenticationFailed(GatewayError):
 
     def __init__(self, detail: str) -> None:
         super().__init__("Incorrect API key provided.", detail=detail)
+
+
+class AdminTokenRefused(GatewayError):
+    """Missing or wrong token of the admin API."""
+
+    status = 401
+    kind = "authentication_error"
+    code = "invalid_admin_token"
+
+
+class ReadOnlyToken(GatewayError):
+    """The token of the admin API that may look and not change."""
+
+    status = 403
+    kind = "permission_error"
+    code = "read_only_token"
+
+
+class Conflict(GatewayError):
+    """An operator's change that does not fit what is there."""
+
+    status = 409
+    kind = "invalid_request_error"
+    code = "conflict"
 
 
 class ModelNotFound(GatewayError):
@@ -163,6 +201,46 @@ class Overloaded(GatewayError):
     status = 503
     kind = "overloaded_error"
     code = "overloaded"
+
+
+class RateLimited(GatewayError):
+    """A rate or the number of calls at once is used up; ``retry_after_s`` is when it will have room again."""
+
+    status = 429
+    kind = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+
+class BudgetExceeded(GatewayError):
+    """A day's or month's budget is used up; ``retry_after_s`` is the turn of its window."""
+
+    status = 429
+    kind = "insufficient_quota"
+    code = "budget_exceeded"
+
+
+class LimitsUnavailable(GatewayError):
+    """A limit cannot be checked just now, and is one that closes then."""
+
+    status = 503
+    kind = "overloaded_error"
+    code = "limits_unavailable"
+
+
+class UsageUnavailable(GatewayError):
+    """The usage ledger cannot be read just now, or there is none."""
+
+    status = 503
+    kind = "overloaded_error"
+    code = "usage_unavailable"
+
+
+class StoreUnavailable(GatewayError):
+    """The admin API cannot reach what holds the state that it was asked about."""
+
+    status = 503
+    kind = "overloaded_error"
+    code = "store_unavailable"
 
 
 class NoBackend(GatewayError):
@@ -230,3 +308,26 @@ class RegistryInvalid(Exception):
 
 class SettingsInvalid(Exception):
     """A setting has a wrong value; the text names the setting and what was expected, one line each."""
+
+
+class RedisFailure(Exception):
+    """A command to Redis has no answer that counts; the text is for operators and holds no argument of the command."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+
+class RedisUnavailable(RedisFailure):
+    """Certainly not executed: the breaker is open, it was never written, or the server turned it away untouched.
+
+    The last is what a server says that is full (OOM), loads its data, is only a replica or wants authentication.
+    """
+
+
+class RedisUnanswered(RedisFailure):
+    """Written, and no answer within the deadline or before the connection was lost: perhaps executed, now or later."""
+
+
+class RedisRefused(RedisFailure):
+    """The server answered with an error; ``text`` is what it said."""

@@ -156,6 +156,15 @@ class Limit(Frozen, frozen=True):
     on_redis_loss: Literal["local", "open", "closed"] = "local"
 
 
+class Oidc(Frozen, frozen=True):
+    """What a JWT must say to speak for a tenant; see ``auth.tokens``."""
+
+    issuer: str  # exactly as the claim iss has it
+    audience: str
+    claim: str
+    value: str
+
+
 class Tenant(Frozen, frozen=True):
     """A tenant, compiled. ``scenarios`` maps every name and alias that this tenant may ask for."""
 
@@ -165,6 +174,7 @@ class Tenant(Frozen, frozen=True):
     limits: tuple[Limit, ...] = ()
     ip_allow_list: tuple[IPNetwork, ...] | None = None  # None: everywhere; empty: nowhere
     disabled: bool = False
+    oidc: Oidc | None = None
 
 
 class ApiKey(Frozen, frozen=True):
@@ -190,6 +200,13 @@ class KeyEntry(Frozen, frozen=True):
     expires_at: float | None = None
 
 
+class Issuer(Frozen, frozen=True):
+    """Who the tokens of one issuer speak for."""
+
+    grants: tuple[tuple[str, str], ...]  # the audiences and claims that matter, each pair once
+    principals: Mapping[tuple[str, str, str], Principal]  # by audience, claim and the claim's value
+
+
 class Snapshot(Frozen, frozen=True):
     """The good objects of one load of the registry: immutable, swapped in one assignment."""
 
@@ -201,6 +218,7 @@ class Snapshot(Frozen, frozen=True):
     scenarios: Mapping[str, Scenario]
     backends: Mapping[str, Backend]
     object_counts: Mapping[tuple[str, str], int]  # (kind, "live" | "stale" | "refused") -> how many
+    issuers: Mapping[str, Issuer] = {}  # by the exact claim iss
 
 
 class Usage(Frozen, frozen=True):
@@ -234,6 +252,8 @@ class ChatRequest(Frozen, frozen=True):
     max_output_tokens: int | None = None
     choices: int = 1  # the field ``n``
     body_bytes: int = 0
+    output_limit: int | None = None
+    """The most output tokens of one choice that any backend may be asked for, whatever the fields say."""
 
 
 class Plan(Frozen, frozen=True):

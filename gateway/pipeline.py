@@ -6,27 +6,32 @@ Invariants:
 - What a stream holds, that is the lease, the place at the backend and the upstream connection, lives on one Cleanup. It
   belongs to this function until a Reply is returned and to the Reply from then on; closing it is safe at any moment
   and more than once. A whole answer holds nothing any more when its Reply is made.
-- The lease is settled exactly once: by ``_settle`` when an answer was had, else with nothing.
+- The lease is settled exactly once: by ``_settle`` when an answer was had, else by ``_give_up``.
 - A caller is known before its body is read.
 """
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable
 from typing import Protocol
 
-from gateway.auth import authenticate
+from gateway.auth import TokenAuthenticator, authenticate
 from gateway.cleanup import Cleanup
 from gateway.clock import wall
-from gateway.limits import Lease, admit
+from gateway.errors import GatewayError
+from gateway.limits import End, Lease, Limiter
 from gateway.meter import MeteredStream, charge, estimate_usage
-from gateway.model import ChatRequest, Credentials, Principal, Scenario, Snapshot
+from gateway.model import ChatRequest, Credentials, Plan, Principal, Scenario, Snapshot
 from gateway.registry import resolve, usable_names
 from gateway.routing import make_plan
 from gateway.scenarios import render
 from gateway.telemetry import RequestRecord
 from gateway.upstream.call import Answer, Caller
+
+_GONE = 499  # in the ledger: the client left
+_FAULT = 500  # in the ledger: the gateway itself failed
 
 
 class SnapshotSource(Protocol):
@@ -50,7 +55,7 @@ class Incoming(Protocol):
 class Reply:
     """What to send: a whole ``body``, or a ``stream`` to be read to its end. ``close`` it when done."""
 
-    __slots__ = ("_cleanup", "backend", "body", "content_type", "scenario", "status", "stream")
+    __slots__ = ("_cleanup", "backend", "body", "content_type", "headers", "scenario", "status", "stream")
 
     def __init__(self, answer: Answer, scenario: Scenario, stream: MeteredStream | None, cleanup: Cleanup) -> None:
         self.status = answer.status
@@ -59,6 +64,7 @@ class Reply:
         self.stream = stream
         self.scenario = scenario.name
         self.backend = answer.backend.name
+        self.headers: tuple[tuple[bytes, bytes], ...] = ()
         self._cleanup = cleanup
 
     def close(self) -> None:
@@ -69,21 +75,39 @@ class Reply:
 class Pipeline:
     """The straight line; holds nothing of any request."""
 
-    def __init__(self, registry: SnapshotSource, caller: Caller, max_attempts: int) -> None:
+    def __init__(
+        self,
+        registry: SnapshotSource,
+        limiter: Limiter,
+        caller: Caller,
+        max_attempts: int,
+        tokens: TokenAuthenticator,
+    ) -> None:
         self._registry = registry
+        self._limiter = limiter
         self._caller = caller
         self._max_attempts = max_attempts
+        self._tokens = tokens
 
-    def identify(self, credentials: Credentials, record: RequestRecord) -> Principal:
-        """Who calls. Raises AuthenticationFailed."""
-        principal = authenticate(self._registry.snapshot, credentials, wall())
-        record.tenant = principal.tenant.name
-        record.key = principal.key.name
-        return principal
+    async def identify(self, credentials: Credentials, record: RequestRecord) -> Principal:
+        """Who calls; waits only for the keys of a token's issuer. Raises AuthenticationFailed."""
+        return self._by_key(credentials, record) or await self._by_token(credentials, record)
 
-    def models(self, credentials: Credentials, record: RequestRecord) -> dict[str, Scenario]:
+    def _by_key(self, credentials: Credentials, record: RequestRecord) -> Principal | None:
+        """The caller with this API key; None where it is a token that was presented."""
+        snapshot = self._registry.snapshot
+        if self._tokens.token_in(snapshot, credentials) is not None:
+            return None
+        return _noted(authenticate(snapshot, credentials, wall()), record)
+
+    async def _by_token(self, credentials: Credentials, record: RequestRecord) -> Principal:
+        snapshot = self._registry.snapshot
+        token = credentials.presented[0]
+        return _noted(await self._tokens.authenticate(snapshot, credentials, token, wall()), record)
+
+    async def models(self, credentials: Credentials, record: RequestRecord) -> dict[str, Scenario]:
         """Every name and alias that this caller may use, sorted. Raises AuthenticationFailed."""
-        return usable_names(self.identify(credentials, record))
+        return usable_names(await self.identify(credentials, record))
 
     async def chat(
         self,
@@ -93,40 +117,83 @@ class Pipeline:
         record: RequestRecord,
     ) -> Reply:
         """Answer one chat completion. Raises GatewayError, also as ``read`` does, which makes a request of a body."""
-        principal = self.identify(credentials, record)
+        principal = self._by_key(credentials, record) or await self._by_token(credentials, record)
         body = incoming.body_now()  # most are here with their head, and then there is nothing to wait for
         request = read(await incoming.body() if body is None else body)
         record.stream = request.stream
         scenario = resolve(principal, request.model)
         record.scenario = record.request_model = scenario.name
         request = render(scenario, request)
-        plan = make_plan(scenario, random.random(), self._max_attempts)  # noqa: S311  # a share of traffic, no secret
+        limits = self._limiter.bind(principal, scenario)
+        draw = random.random()  # noqa: S311  # a share of traffic, no secret
+        plan = make_plan(scenario, draw, self._max_attempts, priced_only=limits is not None and limits.needs_price)
+        if limits is None or not plan.attempts:
+            lease = self._limiter.unlimited(principal, scenario)
+        else:
+            lease = await self._limiter.admit(limits, plan, request)
+            request = lease.applied_to(request)
         cleanup = Cleanup()
-        lease = admit()
         try:
             answer = await self._caller.call(plan, request, record, cleanup)
             if answer.stream is None or answer.source is None:
                 _settle(lease, request, answer, record)  # it is all there: nothing is left to wait for
-                return Reply(answer, scenario, None, cleanup)
-            cleanup.push(_settle, lease, request, answer, record)
-            stream = MeteredStream(answer.source, answer.stream, answer.first, record)
-            cleanup.push(stream.stop_waiting)
-            return Reply(answer, scenario, stream, cleanup)
-        except BaseException:  # also when cancelled: what was taken is given back here, else by the Reply
+                reply = Reply(answer, scenario, None, cleanup)
+            else:
+                cleanup.push(_settle, lease, request, answer, record)
+                stream = MeteredStream(answer.source, answer.stream, answer.first, record)
+                cleanup.push(stream.stop_waiting)
+                reply = Reply(answer, scenario, stream, cleanup)
+            if limits is not None:
+                reply.headers = lease.headers()
+            return reply
+        except BaseException as error:  # also when cancelled: what was taken is given back here, else by the Reply
             cleanup.close()
-            lease.settle(None)
+            _give_up(lease, plan, record, error)
             raise
+
+
+def _noted(principal: Principal, record: RequestRecord) -> Principal:
+    record.tenant = principal.tenant.name
+    record.key = principal.key.name
+    return principal
 
 
 def _settle(lease: Lease, request: ChatRequest, answer: Answer, record: RequestRecord) -> None:
     """Charge what was used: as reported, else as estimated from what was answered; a refused request used nothing."""
+    backend = answer.backend
     if answer.stream is not None:
-        usage = answer.stream.usage or estimate_usage(request, answer.stream.output_bytes, answer.stream.events)
+        stream = answer.stream
+        usage = stream.usage or lease.bounded(estimate_usage(request, stream.output_bytes, stream.events))
     elif answer.facts is not None:
-        usage = answer.facts.usage or estimate_usage(request, answer.facts.output_bytes)
+        usage = answer.facts.usage or lease.bounded(estimate_usage(request, answer.facts.output_bytes))
     else:
-        lease.settle(None)
+        lease.settle(End(backend=backend.name, status=answer.status))
         return
-    if lease.settle(usage):
+    cost = charge(usage, backend.price)
+    status = _GONE if record.stream_end_reason == "client_gone" else record.status or answer.status
+    if lease.settle(End(usage=usage, cost_nano_usd=cost, backend=backend.name, status=status)):
         record.usage = usage
-        record.cost_nano_usd = charge(usage, answer.backend.price)
+        record.cost_nano_usd = cost
+
+
+def _give_up(lease: Lease, plan: Plan, record: RequestRecord, error: BaseException) -> None:
+    """End the lease of a call without an answer: nothing was used, unless a backend was left alone with its work.
+
+    That is a plain call whose client left meanwhile: what the backend made of it nobody knows, so its reservation is
+    charged.
+    """
+    if isinstance(error, GatewayError):
+        error.headers = lease.headers()
+        lease.settle(End(backend=record.backend, status=error.status))
+        return
+    status = _GONE if isinstance(error, asyncio.CancelledError) else _FAULT
+    usage = lease.reserved
+    was_working = bool(record.attempts) and record.attempts[-1][1] == "cancelled"
+    if usage is None or record.stream or not was_working or status != _GONE:
+        lease.settle(End(backend=record.backend, status=status))
+        return
+    price = next((backend.price for backend in plan.attempts if backend.name == record.backend), None)
+    cost = charge(usage, price)
+    if lease.settle(End(usage=usage, cost_nano_usd=cost, backend=record.backend, status=_GONE, keep=True)):
+        record.usage = usage
+        record.cost_nano_usd = cost

@@ -9,11 +9,20 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from gateway import __version__
+from gateway.app.admin import Administration
 from gateway.app.readiness import Readiness
+from gateway.app.redis import redis_lane
 from gateway.app.tasks import BackgroundTasks
+from gateway.auth import FetchOptions, IssuerKeys, KeyOptions, KeySetFetcher, TokenAuthenticator, TokenOptions
 from gateway.edge.build import EdgeOptions, build
 from gateway.edge.call import EdgeLimits
 from gateway.edge.connections import ConnectionLimits
+from gateway.limits import Limiter, LimitOptions
+from gateway.limits.estimates import InputConstants
+from gateway.limits.scripts import load_scripts
+from gateway.limits.settlements import QueueBounds
+from gateway.limits.wire import ScriptOptions
+from gateway.meter.ledger import Ledger
 from gateway.pipeline import Pipeline
 from gateway.settings import Settings
 from gateway.telemetry import AccessLog, Metrics
@@ -24,9 +33,19 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from gateway.app.launch import Inherited
+    from gateway.meter.export import UsageWatch
+    from gateway.redis.lane import RedisLane
 
 FLUSH_S: Final = 0.5
 """How often a worker publishes its numbers to the others."""
+
+DAY_S: Final = 86_400
+
+LONGEST_CALL_MS: Final = 86_400_000
+"""How long Redis remembers what a running call has reserved."""
+
+LATE_MS: Final = 300_000
+"""How much longer than the queue of ended calls Redis remembers one that has ended."""
 
 
 class Container:
@@ -43,24 +62,58 @@ class Container:
         limits = upstream_limits(settings)
         self.upstream = UpstreamClient(limits)
         caller = Caller(self.upstream, limits, self.metrics)
-        self.pipeline = Pipeline(self.registry, caller, settings.max_attempts)
-        self.app: ASGIApp = build(self.pipeline, self.metrics, self.access_log, edge_options(settings))
-        self.readiness = Readiness(lambda: self.registry.snapshot.generation > 0)
+        self.lane = redis_lane(settings, inherited.redis_url, self.metrics)
+        scripts = None if self.lane is None else load_scripts()
+        self.limiter = Limiter(self.lane, scripts, limit_options(settings), self.metrics)
+        self.issuer_keys = IssuerKeys(KeySetFetcher(fetch_options(settings)), key_options(settings))
+        tokens = TokenAuthenticator(self.issuer_keys, token_options(settings))
+        self.pipeline = Pipeline(self.registry, self.limiter, caller, settings.max_attempts, tokens)
+        self.admin = Administration(settings, self.registry, inherited.redis_url)
+        ledger = None if self.admin.lane is None else Ledger(self.admin.lane, settings.usage_max_rows)
+        self.app: ASGIApp = build(self.pipeline, self.metrics, self.access_log, edge_options(settings), ledger)
+        self.readiness = Readiness(lambda: self.registry.snapshot.generation > 0, lambda: self.admin.keys_known)
         self._tasks = BackgroundTasks()
 
     async def start(self) -> None:
         """Begin what runs in the background."""
+        if self.lane is not None:
+            await self.lane.start()
+            self._tasks.keep_running("shared limits", self.limiter.shared.run)
         self.registry.serves(self.metrics)
         self._tasks.keep_running("registry watch", self.registry.run)
+        await self.admin.start(self._tasks)
+        if self.admin.lane is not None:
+            self._tasks.keep_running("usage watch", self._usage_watch(self.admin.lane).run)
         if self.metrics.multiprocess_dir is not None:
             self._tasks.keep_running("publish metrics", self._publish_metrics)
+        self._tasks.keep_running("token issuers", self._know_issuers)
 
     async def close(self) -> None:
         """End it, close every connection to a backend and write what is left of metrics and log."""
         await self._tasks.close()
+        if self.lane is not None:
+            await self.limiter.shared.close()
+            await self.lane.close()
+        await self.admin.close()
+        await self.issuer_keys.close()
         self.upstream.close()
         self.metrics.close()
         await asyncio.to_thread(self.access_log.flush)
+
+    def _usage_watch(self, lane: RedisLane) -> UsageWatch:
+        from gateway.meter.export import UsageWatch  # a gateway without a Redis loads none of it
+
+        settings = self.settings
+        return UsageWatch(
+            lane,
+            lambda: self.registry.snapshot.tenants,
+            self.metrics,
+            period_s=settings.usage_watch_s,
+            retention_s=settings.usage_retention_days * DAY_S,
+        )
+
+    async def _know_issuers(self) -> None:
+        await self.issuer_keys.run(lambda: self.registry.snapshot.issuers)
 
     async def _publish_metrics(self) -> None:
         while True:
@@ -82,6 +135,47 @@ def upstream_limits(settings: Settings) -> UpstreamLimits:
         max_error_body_bytes=settings.upstream_max_error_body_bytes,
         max_event_bytes=settings.upstream_max_event_bytes,
         ca_file=settings.upstream_ca_file,
+        workers=settings.workers,
+    )
+
+
+def fetch_options(settings: Settings) -> FetchOptions:
+    """The bounds of fetching a token issuer's keys."""
+    return FetchOptions(
+        timeout_s=settings.oidc_timeout_s,
+        max_document_bytes=settings.oidc_max_document_bytes,
+        ca_file=settings.oidc_ca_file,
+    )
+
+
+def key_options(settings: Settings) -> KeyOptions:
+    """How long a token issuer's keys are kept."""
+    return KeyOptions(ttl_s=settings.oidc_keys_ttl_s, refresh_interval_s=settings.oidc_refresh_interval_s)
+
+
+def token_options(settings: Settings) -> TokenOptions:
+    """The bounds of tokens."""
+    return TokenOptions(
+        max_token_bytes=settings.oidc_max_token_bytes,
+        leeway_s=settings.oidc_leeway_s,
+        max_verified=settings.oidc_max_verified_tokens,
+    )
+
+
+def limit_options(settings: Settings) -> LimitOptions:
+    """How limits behave."""
+    queue_ms = int(settings.limit_queue_s * 1000)
+    return LimitOptions(
+        inputs=InputConstants(per_message=settings.limit_tokens_per_message, per_image=settings.limit_tokens_per_image),
+        scripts=ScriptOptions(
+            open_ms=LONGEST_CALL_MS + queue_ms,
+            ended_ms=queue_ms + LATE_MS,
+            slot_ms=int(settings.limit_slot_s * 1000),
+            first_output_tokens=settings.limit_first_output_tokens,
+            retention_s=settings.usage_retention_days * 86_400,
+            events_max=settings.usage_events_max,
+        ),
+        queue=QueueBounds(entries_max=settings.limit_queue_entries, age_max_s=settings.limit_queue_s),
         workers=settings.workers,
     )
 

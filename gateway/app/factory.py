@@ -9,6 +9,7 @@ that leave at once; here the server's own rules hold. The management port is ope
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from gateway.app.container import Container
@@ -72,9 +73,13 @@ class Development:
         listener = listen("management_listen", settings.management_address)
         if settings.redis_url == "embedded":
             self._valkey = start_valkey()  # in this thread: the kernel ends it with the thread that started it
+        redis_url = settings.redis_url if self._valkey is None else self._valkey.url
+        self._inherited = dataclasses.replace(self._inherited, redis_url=redis_url)
         self._container = Container(self._inherited)
         await self._container.start()
-        self._management = PortServer(build_management(self._container.metrics, self._container.readiness), LIMITS)
+        container = self._container
+        management = build_management(container.metrics, container.readiness, container.admin)
+        self._management = PortServer(management, LIMITS)
         await self._management.open(listener)
         self._container.readiness.listening = True
 

@@ -67,7 +67,7 @@ class Lifecycle:
         """Serve until drained. The sockets are bound; they are closed in here."""
         self._container = container
         await container.start()
-        management_port = PortServer(build_management(container.metrics, container.readiness), LIMITS)
+        management_port = PortServer(build_management(container.metrics, container.readiness, container.admin), LIMITS)
         await management_port.open(management)
         limits = connection_limits(self._settings)
         self._data = PortServer(container.app, limits, container.metrics.connection_refused)

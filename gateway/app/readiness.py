@@ -8,8 +8,9 @@ from collections.abc import Callable
 class Readiness:
     """What ``/readyz`` tells: ready once everything is loaded and listening, until a drain begins."""
 
-    def __init__(self, registry_loaded: Callable[[], bool]) -> None:
+    def __init__(self, registry_loaded: Callable[[], bool], keys_known: Callable[[], bool] = lambda: True) -> None:
         self._registry_loaded = registry_loaded
+        self._keys_known = keys_known
         self.listening = False
         self.draining = False
 
@@ -22,4 +23,6 @@ class Readiness:
             reasons.append("starting")
         if not self._registry_loaded():
             reasons.append("registry not loaded")
+        if not self._keys_known():
+            reasons.append("keys not known: Redis has not answered yet")
         return reasons

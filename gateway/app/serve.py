@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.app.arbiter import GatewayApplication, GatewayArbiter, memory_folder
 from gateway.app.launch import Inherited, Launch, LogLoss
+from gateway.app.redis import check_authorities, redis_config
 from gateway.app.source import RegistryWatch
 from gateway.errors import SettingsInvalid
 from gateway.redis.embedded import EmbeddedUnavailable, EmbeddedValkey
@@ -51,6 +52,7 @@ def serve(settings: Settings) -> int:
         registry.load()
         warn_of_settings(settings)
         check_ca_file(settings)
+        check_redis(settings)
         launch = _prepare(settings, registry, (writer, log_loss), stack)
         _log.info("listening on %s, management on %s", launch.data_listener, launch.management_listener)
         return _run(launch)
@@ -146,10 +148,6 @@ def warn_of_settings(settings: Settings) -> None:
     """Say what is set and has no effect."""
     for name in settings.unknown_variables():
         _log.warning("%s is no setting of this version", name)
-    if settings.redis_url == "embedded":  # what a demo starts with: nobody has to do anything about it
-        _log.info("LLM_GATEWAY_REDIS_URL: an embedded Valkey runs; nothing of this version uses it yet")
-    elif settings.redis_url is not None:
-        _log.warning("LLM_GATEWAY_REDIS_URL: a Redis is configured; nothing of this version uses it yet")
 
 
 def check_ca_file(settings: Settings) -> None:
@@ -158,6 +156,14 @@ def check_ca_file(settings: Settings) -> None:
         from gateway.upstream.client import tls_context  # here, as the main process needs it for nothing else
 
         tls_context(settings.upstream_ca_file)
+
+
+def check_redis(settings: Settings) -> None:
+    """Raises SettingsInvalid where the address or the CA file of Redis cannot be used: a worker would find it late."""
+    if settings.redis_url is not None and settings.redis_url != "embedded":
+        redis_config(settings, settings.redis_url)
+    if settings.redis_ca_file is not None:
+        check_authorities(settings.redis_ca_file)
 
 
 def raise_file_limit() -> None:

@@ -1,6 +1,7 @@
 """The registry as the process uses it: loaded before anything listens, then watched, and what it has to say told.
 
-Every problem and warning is a log line, once: a reload repeats neither.
+Every problem and warning is a log line, once: a reload repeats neither. What the admin API made is laid over every load
+of the files, and the result is swapped in one assignment, whichever of the two has changed.
 """
 
 from __future__ import annotations
@@ -8,8 +9,12 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from gateway.errors import RegistryInvalid
 from gateway.registry.folder import FolderRegistry
+from gateway.registry.load import EMPTY_SNAPSHOT, NOTHING_LOADED
+from gateway.registry.overlay import NO_OVERLAY, UNKNOWN_KEYS, Overlay, Overlayer
 from gateway.settings import SecretReader, Settings
 from gateway.settings.units import format_duration
 
@@ -17,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from gateway.model import Snapshot
-    from gateway.registry.load import LoadResult
+    from gateway.registry.load import LoadResult, LoadState
     from gateway.telemetry import Metrics
 
 _log = logging.getLogger("gateway.registry")
@@ -30,6 +35,10 @@ class RegistryWatch:
         self._settings = settings
         self._told: frozenset[str] = frozenset()
         self.metrics: Metrics | None = None
+        self.snapshot: Snapshot = EMPTY_SNAPSHOT
+        self.state: LoadState = NOTHING_LOADED
+        self.overlay: Overlay | None = NO_OVERLAY
+        self._overlayer = Overlayer()
         self.folder = self._new_folder()
 
     def _new_folder(self) -> FolderRegistry:
@@ -38,14 +47,26 @@ class RegistryWatch:
             settings.registry, SecretReader(settings), poll_s=settings.registry_poll_s, on_reload=self._reloaded
         )
 
-    @property
-    def snapshot(self) -> Snapshot:
-        """What serves now."""
-        return self.folder.snapshot
-
     def load(self) -> None:
         """Load for the first time. Raises RegistryInvalid with every problem."""
-        self._tell(self.folder.load())
+        self._adopt(self.folder.load())
+
+    def lay_over(self, overlay: Overlay | None) -> None:
+        """Serve the files with this overlay from now on; with None, not known yet, no key is judged."""
+        self.overlay = overlay
+        self._serve()
+
+    def _adopt(self, result: LoadResult) -> None:
+        self.state = result.state
+        self._serve()
+        self._tell(result)
+
+    def _serve(self) -> None:
+        files = self.state.snapshot
+        if self.overlay is None:
+            self.snapshot = replace(files, keys=UNKNOWN_KEYS)
+        else:
+            self.snapshot = self._overlayer.apply(files, self.overlay)
 
     def refresh(self) -> None:
         """Load anew in a process that was forked long after ``load``; keeps what it has where the folder is bad now."""
@@ -55,7 +76,7 @@ class RegistryWatch:
         except RegistryInvalid:
             return  # the watch finds and tells it, and serves the last good version of each object
         self.folder = fresh
-        self._tell(result)
+        self._adopt(result)
 
     def serves(self, metrics: Metrics) -> None:
         """From now on this process serves the registry and counts in ``metrics``."""
@@ -67,7 +88,7 @@ class RegistryWatch:
         await self.folder.run()
 
     def _reloaded(self, result: LoadResult) -> None:
-        self._tell(result)
+        self._adopt(result)
         if self.metrics is not None:
             self.metrics.registry_loaded(result.snapshot, len(result.problems))
 
@@ -94,6 +115,12 @@ def setting_warnings(settings: Settings, snapshot: Snapshot) -> Iterator[str]:
     default = settings.default_scenario
     if default is not None and not any(default in (each.name, *each.aliases) for each in snapshot.scenarios.values()):
         yield f"LLM_GATEWAY_DEFAULT_SCENARIO: the registry has no scenario and no alias {default!r}"
+    limited = any(each.limits for each in snapshot.tenants.values())
+    if settings.redis_url is None and (limited or any(each.principal.key.limits for each in snapshot.keys.values())):
+        yield (
+            "the registry has limits and there is no LLM_GATEWAY_REDIS_URL: each limit follows its onRedisLoss, and"
+            " every process counts alone"
+        )
     longer = sorted(name for name, each in snapshot.backends.items() if each.timeouts.total_s > settings.drain_s)
     if longer:
         yield (

@@ -39,11 +39,16 @@ def authenticate(snapshot: Snapshot, credentials: Credentials, now: float) -> Pr
     if entry is None:
         raise AuthenticationFailed("unknown key")
     principal = entry.principal
-    key, tenant = principal.key, principal.tenant
     if entry.expires_at is not None and now >= entry.expires_at:
-        raise AuthenticationFailed(f"expired key {key.name}")
-    if key.disabled or tenant.disabled:
-        raise AuthenticationFailed(f"disabled: tenant {tenant.name}, key {key.name}")
-    if tenant.ip_allow_list is not None and not is_within(credentials.client_ip, tenant.ip_allow_list):
-        raise AuthenticationFailed(f"address not allowed for tenant {tenant.name}")
+        raise AuthenticationFailed(f"expired key {principal.key.name}")
+    check_access(principal, credentials.client_ip)
     return principal
+
+
+def check_access(principal: Principal, client_ip: str) -> None:
+    """Raises AuthenticationFailed for a known caller that may not come in: disabled, or from an address not allowed."""
+    if principal.key.disabled or principal.tenant.disabled:
+        raise AuthenticationFailed(f"disabled: tenant {principal.tenant.name}, key {principal.key.name}")
+    allowed = principal.tenant.ip_allow_list
+    if allowed is not None and not is_within(client_ip, allowed):
+        raise AuthenticationFailed(f"address not allowed for tenant {principal.tenant.name}")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli import keys, registry, serve
+from gateway.cli import admin, keys, registry, serve, usage
 
 
 def build() -> typer.Typer:
@@ -25,6 +25,8 @@ def build() -> typer.Typer:
     serve.add_to(app)
     app.add_typer(registry.build())
     app.add_typer(keys.build())
+    app.add_typer(usage.build())
+    app.add_typer(admin.build())
     app.command("version")(_version)
     app.callback()(_options)
     return app

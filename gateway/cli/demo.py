@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from time import sleep
@@ -106,17 +107,28 @@ def _announce(settings: Settings, key: str, serving: int) -> None:
     while clock.monotonic() < deadline:
         os.kill(serving, 0)  # raises once the gateway is gone
         with suppress(OSError, HTTPException, ValueError, LookupError):
-            model = _ask_for_model(settings.listen_address, key)
-            print(call_text(settings, key, model), flush=True)
-            return
+            if _is_ready(settings.management_address):
+                print(call_text(settings, key, _ask_for_model(settings.listen_address, key)), flush=True)
+                return
         sleep(_POLL_S)
 
 
+def _is_ready(address: Address) -> bool:
+    """Whether the gateway is; on a port that only it knows, it is taken to be."""
+    return address.port == 0 or _get(address, "/readyz")[0] == HTTPStatus.OK
+
+
 def _ask_for_model(address: Address, key: str) -> str:
-    connection = HTTPConnection(_reachable(address.host), address.port, timeout=_READY_TIMEOUT_S)
-    connection.request("GET", "/v1/models", headers={"authorization": f"Bearer {key}", "connection": "close"})
-    names = [model["id"] for model in json.loads(connection.getresponse().read())["data"]]
+    _, body = _get(address, "/v1/models", authorization=f"Bearer {key}")
+    names = [model["id"] for model in json.loads(body)["data"]]
     return "echo" if "echo" in names else str(names[0])
+
+
+def _get(address: Address, path: str, **headers: str) -> tuple[int, bytes]:
+    connection = HTTPConnection(_reachable(address.host), address.port, timeout=_READY_TIMEOUT_S)
+    connection.request("GET", path, headers={**headers, "connection": "close"})
+    answer = connection.getresponse()
+    return answer.status, answer.read()
 
 
 def _reachable(host: str) -> str:

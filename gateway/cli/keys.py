@@ -1,4 +1,7 @@
-"""``keys create``: make an API key. The key is shown once; what is stored holds only its digest."""
+"""``keys create``: make an API key. The key is shown once; what is stored holds only its digest.
+
+``keys export`` writes the keys that the admin API of a running gateway made as such documents.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,14 @@ from typing import Annotated, TypeVar
 import typer
 
 from gateway import clock
+from gateway.cli.admin import export_keys
 
 
 def build() -> typer.Typer:
     """The commands about API keys."""
-    app = typer.Typer(name="keys", help="Make API keys.", no_args_is_help=True)
+    app = typer.Typer(name="keys", help="Make API keys, and export those of a gateway.", no_args_is_help=True)
     app.command("create")(_create)
-    app.callback()(lambda: None)  # without it a single command would swallow its own name
+    app.command("export")(export_keys)
     return app
 
 

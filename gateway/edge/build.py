@@ -16,11 +16,20 @@ from gateway.edge.call import Call, EdgeLimits, Frontdesk, Scope, Send
 from gateway.edge.chat import PATH as CHAT_PATH
 from gateway.edge.chat import ChatCompletions
 from gateway.edge.documented import BODY_PATHS, CALL_KEY, Completions, build_documented
+from gateway.edge.usage import add_usage
+from gateway.meter.ledger import Ledger
 from gateway.model import Frozen, IPNetwork
 from gateway.pipeline import Pipeline
 from gateway.telemetry import AccessLog, Metrics
 
-_EXPOSED_HEADERS = ("x-request-id", "retry-after", "x-llm-gateway-scenario", "x-llm-gateway-backend")
+_EXPOSED_HEADERS = (
+    "x-request-id",
+    "retry-after",
+    "x-llm-gateway-scenario",
+    "x-llm-gateway-backend",
+    "x-llm-gateway-degraded",
+    *(f"x-ratelimit-{what}-{unit}" for unit in ("requests", "tokens") for what in ("limit", "remaining", "reset")),
+)
 
 
 class EdgeOptions(Frozen, frozen=True):
@@ -58,7 +67,7 @@ class DataPort:
         if scope["method"] == "HEAD":
             scope["method"] = "GET"  # the server leaves the body out
         elif scope["method"] == "POST" and scope["path"] in BODY_PATHS:
-            self._pipeline.identify(call.head.credentials, call.record)
+            await self._pipeline.identify(call.head.credentials, call.record)
             body = await call.body()
             read_members(body, self._frontdesk.limits.max_top_level_fields)
             scope["headers"] = [(b"content-type", b"application/json")]  # as on the chat endpoint, whatever was said
@@ -79,14 +88,17 @@ class DataPort:
         await self._documented(scope, receive, send)
 
 
-def build(pipeline: Pipeline, metrics: Metrics, access_log: AccessLog, options: EdgeOptions) -> ASGIApp:
-    """The ASGI application of the data port."""
+def build(
+    pipeline: Pipeline, metrics: Metrics, access_log: AccessLog, options: EdgeOptions, ledger: Ledger | None = None
+) -> ASGIApp:
+    """The ASGI application of the data port; without a ``ledger`` there is no usage to be read."""
     frontdesk = Frontdesk(options.limits, ClientAddress(options.trusted_proxies), metrics, access_log)
     chat = ChatCompletions(frontdesk, pipeline, expose_backend=options.expose_backend)
     completions = Completions(
         pipeline, options.default_scenario, options.limits.max_top_level_fields, expose_backend=options.expose_backend
     )
     documented = build_documented(pipeline, completions, chat, docs=options.docs)
+    add_usage(documented, pipeline, ledger)
     app: ASGIApp = DataPort(frontdesk, pipeline, chat, documented)  # type: ignore[assignment]  # as in ``documented``
     if options.cors_allow_origins:
         frontdesk.is_wrapped = True

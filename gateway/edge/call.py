@@ -230,7 +230,7 @@ def note_error(record: RequestRecord, error: GatewayError) -> None:
 
 def error_headers(error: GatewayError) -> list[tuple[bytes, bytes]]:
     """The header fields of an answer that tells of ``error``."""
-    headers = [(b"content-type", b"application/json")]
+    headers = [(b"content-type", b"application/json"), *error.headers]
     if error.retry_after_s is not None:
         headers.append((b"retry-after", str(max(math.ceil(error.retry_after_s), 0)).encode()))
     if isinstance(error, MethodNotAllowed) and error.allow:

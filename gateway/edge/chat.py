@@ -50,6 +50,8 @@ class ChatCompletions:
 def reply_headers(reply: Reply, *, expose_backend: bool) -> list[tuple[bytes, bytes]]:
     """The header fields that say what a reply is and where it came from."""
     headers = [(b"content-type", reply.content_type), (b"x-llm-gateway-scenario", reply.scenario.encode())]
+    if reply.headers:
+        headers += reply.headers
     if expose_backend:
         headers.append((b"x-llm-gateway-backend", reply.backend.encode()))
     return headers
@@ -63,9 +65,11 @@ async def _send_stream(call: Call, reply: Reply, stream: MeteredStream, headers:
     while True:
         piece = stream.take()
         if piece is None:
-            await stream.arrival()
-        elif not piece:
+            piece = await stream.relay(call.push)
+            if piece is None:
+                continue
+        if not piece:
             break
-        elif not call.push(piece):
+        if not call.push(piece):
             await call.send(piece, more=True)
     await call.send(b"", more=False)

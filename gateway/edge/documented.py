@@ -60,16 +60,21 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     413: {"model": schemas.ErrorBody, "description": "The body is too large."},
     415: {"description": "The model backend's own refusal, with its body."},
     422: {"description": "The model backend's own refusal, with its body."},
+    429: {"model": schemas.ErrorBody, "description": "A limit or a budget has no room; see `retry-after`."},
     431: {"model": schemas.ErrorBody, "description": "The request's headers are too large or too many."},
     500: {"model": schemas.ErrorBody, "description": "A fault of the gateway."},
     502: {"model": schemas.ErrorBody, "description": "The model backend failed."},
-    503: {"model": schemas.ErrorBody, "description": "No backend has room; see `retry-after`."},
+    503: {
+        "model": schemas.ErrorBody,
+        "description": "No backend has room, or limits cannot be checked; see `retry-after`.",
+    },
     504: {"model": schemas.ErrorBody, "description": "The model backend did not answer in time."},
 }
-_LOOKUP_ERRORS: dict[int | str, dict[str, Any]] = {
+LOOKUP_ERRORS: dict[int | str, dict[str, Any]] = {
     **{status: _ERRORS[status] for status in (401, 405, 431, 500)},
     "4XX": {"model": schemas.ErrorBody, "description": "Another fault of the request."},
 }
+"""How a request that only looks something up may fail."""
 
 
 def call_of(request: Request) -> Call:
@@ -217,10 +222,10 @@ def _add_component(app: FastAPI, model: type[BaseModel]) -> None:
 
 
 def _add_models(app: FastAPI, pipeline: Pipeline) -> None:
-    @app.get("/v1/models", summary="Models", tags=["inference"], responses=_LOOKUP_ERRORS)
+    @app.get("/v1/models", summary="Models", tags=["inference"], responses=LOOKUP_ERRORS)
     async def models(call: TheCall) -> schemas.ModelList:
         """What this key may use as `model`."""
-        names = pipeline.models(call.head.credentials, call.record)
+        names = await pipeline.models(call.head.credentials, call.record)
         return schemas.ModelList(
             data=[schemas.ModelCard(id=name, created=scenario.created) for name, scenario in names.items()]
         )
@@ -229,11 +234,11 @@ def _add_models(app: FastAPI, pipeline: Pipeline) -> None:
         "/v1/models/{model:path}",
         summary="One model",
         tags=["inference"],
-        responses={404: _ERRORS[404], **_LOOKUP_ERRORS},
+        responses={404: _ERRORS[404], **LOOKUP_ERRORS},
     )
     async def model(model: str, call: TheCall) -> schemas.ModelCard:
         """Whether this key may use a name as `model`."""
-        scenario = pipeline.models(call.head.credentials, call.record).get(model)
+        scenario = (await pipeline.models(call.head.credentials, call.record)).get(model)
         if scenario is None:
             raise ModelNotFound(model)
         return schemas.ModelCard(id=model, created=scenario.created)

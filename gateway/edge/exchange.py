@@ -157,9 +157,13 @@ class Exchange:
 
     def push(self, body: bytes) -> bool:
         """See ClientConnection."""
-        if self.state not in (HEAD_HELD, STREAMING) or self.gone or self.protocol.write_paused:
+        protocol = self.protocol
+        if self.gone or protocol.write_paused or self.state not in (HEAD_HELD, STREAMING):
             return False
-        self._send_body(body, more_body=True)
+        if body and self.state == STREAMING and self._chunked and not self.head_only:  # as below, with fewer questions
+            protocol.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
+        else:
+            self._send_body(body, more_body=True)
         return True
 
     # What the protocol tells it

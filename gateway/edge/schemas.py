@@ -6,6 +6,7 @@ and the model only documents the common ones (https://platform.openai.com/docs/a
 
 from __future__ import annotations
 
+import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -177,3 +178,32 @@ class SimpleChatResponse(BaseModel):
 
     result: str
     model: str = Field(description="The scenario that answered.")
+
+
+class UsageNumbers(BaseModel):
+    """What a group of calls used."""
+
+    requests: int = Field(description="Calls, failed ones included; refused ones are not counted.")
+    input_tokens: int
+    cached_input_tokens: int = Field(description="Part of `input_tokens` that the backend had cached.")
+    output_tokens: int
+    cost_usd: str = Field(description="Exact decimal number of USD.", examples=["0.00125"])
+    estimated_requests: int = Field(description="Calls whose tokens the backend did not report.")
+
+
+class UsageRow(UsageNumbers):
+    """Usage of one key and scenario on one UTC day."""
+
+    date: datetime.date
+    key: str = Field(description="Name of the key, never the key.")
+    scenario: str
+
+
+class UsageReport(BaseModel):
+    """Usage of the caller's tenant on the days from `from` to `to`, both included."""
+
+    object: Literal["usage"] = "usage"
+    since: datetime.date = Field(alias="from")
+    until: datetime.date = Field(alias="to")
+    total: UsageNumbers
+    data: list[UsageRow] = Field(description="Sorted by day, key and scenario; what was not used has no row.")

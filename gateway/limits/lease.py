@@ -1,32 +1,141 @@
-"""The lease of a call, in the form it has without limits: it admits everybody and is settled exactly once.
+"""What a call holds while it runs: a lease over all its limits, settled exactly once.
 
-Invariant: ``settle`` takes effect once; whoever comes later changes nothing. That of a whole answer is
-settled once the answer is there, that of a stream after the last byte, the disconnect or the failure, whichever comes.
+Invariant: ``settle`` takes effect once; whoever comes later changes nothing. That of a whole answer is settled once the
+answer is there, that of a stream after the last byte, the disconnect or the failure, whichever comes. Settling never
+waits: what there is to tell is queued.
 """
 
 from __future__ import annotations
 
-from gateway.model import Usage
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway.limits.text import DEGRADED, Headers, level_headers
+from gateway.model import Frozen, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.limits.binding import Bound
+    from gateway.limits.local import Hold
+    from gateway.limits.wire import AdmitCall, AdmitReply
+    from gateway.model import ChatRequest
+
+
+class End(Frozen, frozen=True):
+    """How a call ended. ``usage`` None: it used nothing, though the request counts.
+
+    ``status`` is as an operator should read it; with ``keep`` the reservation stays charged as it is.
+    """
+
+    usage: Usage | None = None
+    cost_nano_usd: int = 0
+    backend: str = ""
+    status: int = 200
+    keep: bool = False
+
+
+NOTHING_USED = End()
 
 
 class Lease:
-    """What a call holds while it runs."""
+    """The lease of a call that nothing limits and nobody counts."""
 
     __slots__ = ("is_settled", "settled_usage")
+
+    reserved: Usage | None = None
+    """What was reserved for the call, as usage; None where nothing was."""
 
     def __init__(self) -> None:
         self.is_settled = False
         self.settled_usage: Usage | None = None
 
-    def settle(self, usage: Usage | None) -> bool:
-        """End the lease with what was used (None: nothing to charge); False if it had ended before."""
+    def settle(self, end: End) -> bool:
+        """End the lease; False if it had ended before."""
         if self.is_settled:
             return False
         self.is_settled = True
-        self.settled_usage = usage
+        self.settled_usage = end.usage
+        return True
+
+    def headers(self) -> Headers:
+        """Header fields of the answer: what was left when the call was admitted."""
+        return ()
+
+    def bounded(self, estimate: Usage) -> Usage:
+        """An estimate of what the call used, no higher than what it can have used at most."""
+        return estimate
+
+
+class CountedLease(Lease):
+    """The lease of a call whose end is told to ``tell``."""
+
+    __slots__ = ("_tell", "admitted_ms", "call", "hold", "key", "reply")
+
+    def __init__(self, call: AdmitCall, key: str, tell: Callable[[CountedLease, End], None]) -> None:
+        self.is_settled = False
+        self.settled_usage = None
+        self.call = call
+        self.key = key
+        self.admitted_ms = 0  # Unix milliseconds, of the server's clock where it was asked
+        self.reply: AdmitReply | None = None
+        self.hold: Hold | None = None
+        self._tell = tell
+
+    def settle(self, end: End) -> bool:
+        """See Lease."""
+        if self.is_settled:
+            return False
+        self.is_settled = True
+        self.settled_usage = end.usage
+        self._tell(self, end)
         return True
 
 
-def admit() -> Lease:
-    """Admit a call. Without limits there is nothing to ask for, so this never waits and never refuses."""
-    return Lease()
+class AdmittedLease(CountedLease):
+    """The lease of a call that its limits admitted; ``reply`` None: without the shared levels, which is degraded."""
+
+    __slots__ = ("bound", "output_limit", "reserved")
+
+    def __init__(self, bound: Bound, call: AdmitCall, tell: Callable[[CountedLease, End], None]) -> None:
+        super().__init__(call, bound.key, tell)
+        self.bound = bound
+        self.output_limit: int | None = None
+        self.reserved: Usage | None = None
+
+    def applied_to(self, request: ChatRequest) -> ChatRequest:
+        """The request with the output limit of the lease."""
+        limit = self.output_limit
+        if limit is None:
+            return request
+        asked = request.max_output_tokens
+        least = limit if asked is None or asked > limit else asked
+        return msgspec.structs.replace(request, output_limit=limit, max_output_tokens=least)
+
+    def headers(self) -> Headers:
+        """See Lease."""
+        return DEGRADED if self.reply is None else headers_of(self.bound, self.reply)
+
+    def bounded(self, estimate: Usage) -> Usage:
+        """See Lease: budgets reserved that much, and a guess alone must not exceed them."""
+        call = self.call
+        most = call.worst_output if call.output_cap is None else min(call.output_cap, call.worst_output)
+        if self.output_limit is not None:
+            most = min(most, self.output_limit)
+        return Usage(
+            input_tokens=min(estimate.input_tokens, call.input_upper),
+            output_tokens=min(estimate.output_tokens, most * call.choices),
+            estimated=True,
+        )
+
+
+def headers_of(bound: Bound, reply: AdmitReply) -> Headers:
+    """What is left, from the tightest limit of each unit."""
+    fields: Headers = ()
+    remaining = reply.remaining
+    for unit, places in bound.shown:
+        place = places[0] if len(places) == 1 else min(places, key=remaining.__getitem__)
+        left = remaining[place]
+        fields += level_headers(unit, reply.capacities[place], left if left > 0 else 0, reply.reset_ms[place])
+    return fields

@@ -8,7 +8,8 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from gateway.clock import monotonic
@@ -28,6 +29,9 @@ class Pieces(Protocol):
 
     def arrival(self) -> Awaitable[None]:
         """To be awaited once after ``take`` gave None."""
+
+    def listen(self, listener: Callable[[bool], None] | None) -> bool:
+        """Have ``listener`` called instead, with True when it is the last time; False where that cannot be had."""
 
 
 class MeteredStream:
@@ -51,15 +55,51 @@ class MeteredStream:
         self._waits_since = monotonic()
         return self._source.arrival()
 
+    async def relay(self, push: Callable[[bytes], bool]) -> bytes | None:
+        """After ``take`` gave None: hand to ``push`` whatever comes, as it comes.
+
+        Returns the first piece that ``push`` did not take (it returned False), ``b""`` at the end, or None where
+        something may have come that ``take`` should be asked for. No task runs and nothing waits meanwhile: a piece
+        leaves in the very turn of the event loop that it came in.
+        """
+        left: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+        def on_arrival(last: bool) -> None:
+            if left.done():
+                return  # what comes now waits for whoever has been told
+            try:
+                piece = self.take()
+                while piece and push(piece):
+                    if not last:
+                        self._waits_since = monotonic()
+                        return
+                    piece = self.take()
+                if piece is None:
+                    self._waits_since = monotonic()
+                else:
+                    left.set_result(piece)
+            except Exception as error:  # noqa: BLE001  # whatever it is, it belongs to the task that serves the call
+                left.set_exception(error)
+
+        if not self._source.listen(on_arrival):
+            await self.arrival()
+            return None
+        self._waits_since = monotonic()
+        try:
+            return await left
+        finally:
+            self._source.listen(None)
+
     def take(self) -> bytes | None:
         """What is there for the caller; ``b""`` at the end, None where nothing is there yet."""
         if self._first:
             first, self._first = self._first, b""
             return first
-        self.stop_waiting()
+        now = monotonic()
+        self._stop_waiting(now)
         while not self._ended:
             try:
-                passed_on = self._next()
+                passed_on = self._next(now)
             except AttemptFailed as failure:
                 return self._break(failure)
             if passed_on or passed_on is None:
@@ -67,20 +107,22 @@ class MeteredStream:
         return b""
 
     def stop_waiting(self) -> None:
-        """Account for the wait that has ended, be it that the caller left."""
-        since = self._waits_since
-        if since is not None:
-            self._waits_since = None
-            self._record.upstream_wait_s += monotonic() - since
+        """The caller left, maybe while something was waited for."""
+        self._stop_waiting(monotonic())
 
-    def _next(self) -> bytes | None:
+    def _stop_waiting(self, now: float) -> None:
+        if self._waits_since is not None:
+            self._record.upstream_wait_s += now - self._waits_since
+            self._waits_since = None
+
+    def _next(self, now: float) -> bytes | None:
         data = self._source.take()
         if data:
-            record = self._record
-            record.last_token_at = monotonic()
-            passed_on = self._chat.feed(data)
-            if self._chat.done and not self._chat.failed:
-                record.stream_end_reason = "complete"  # whoever leaves from here on has had it all
+            chat = self._chat
+            self._record.last_token_at = now
+            passed_on = chat.feed(data)
+            if chat.done and not chat.failed:
+                self._record.stream_end_reason = "complete"  # whoever leaves from here on has had it all
             return passed_on
         if data is None:
             return None

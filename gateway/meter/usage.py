@@ -1,22 +1,26 @@
 """Usage and its price; pure.
 
 Where a backend reports no usage, tokens are estimated from bytes. Four bytes of English text are about one token
-(https://help.openai.com/en/articles/4936856), and an event of a stream carries at least one.
+(https://help.openai.com/en/articles/4936856), and an event of a stream carries at least one. The data of an image is no
+text: an image of 1024 x 1024 pixels is 765 tokens (https://platform.openai.com/docs/guides/images-vision).
 """
 
 from __future__ import annotations
 
+from gateway.dialects.openai.images import find_images
 from gateway.model import ChatRequest, Price, Usage
 
 _BYTES_PER_TOKEN = 4
+_TOKENS_PER_IMAGE = 765
 _TOKENS_PER_PRICE = 1_000_000
 
 
 def estimate_usage(request: ChatRequest, output_bytes: int, events: int = 0) -> Usage:
     """The usage of a call whose backend reported none, marked as estimated."""
-    raw = request.fields.get("messages", b"")
+    messages = bytes(request.fields.get("messages", b""))
+    images, data_bytes = find_images(messages)
     return Usage(
-        input_tokens=-(-len(memoryview(raw)) // _BYTES_PER_TOKEN),
+        input_tokens=-(-(len(messages) - data_bytes) // _BYTES_PER_TOKEN) + images * _TOKENS_PER_IMAGE,
         output_tokens=max(-(-output_bytes // _BYTES_PER_TOKEN), events),
         estimated=True,
     )

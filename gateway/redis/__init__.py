@@ -1,1 +1,1 @@
-"""Our lane to Redis; in this version only the embedded server of a single replica."""
+"""Our lane to Redis: one connection per server, everything of one tick in one write; and the embedded server."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PlainValidator, StringConstraints, WithJsonSchema, model_validator
+from pydantic import AfterValidator, Field, PlainValidator, StringConstraints, WithJsonSchema, model_validator
 
 from gateway.model import LimitUnit
 from gateway.registry import template, values
@@ -30,6 +30,7 @@ from gateway.registry.base import (
 )
 
 COUNT_MAX = 10**15
+COST_MAX_NANO_USD = 2**53 - 1  # what a double, and so a script in Redis, counts exactly
 Period = Literal["second", "minute", "hour", "day", "month"]
 _RATES = ("second", "minute", "hour")
 
@@ -105,8 +106,8 @@ class Limit(Node):
     def _amount_errors(self) -> Iterator[tuple[str, str]]:
         if self.unit == "cost":
             try:
-                if values.nano_usd(self.amount) == 0:
-                    yield "amount", "must be above zero"
+                if not 0 < values.nano_usd(self.amount) <= COST_MAX_NANO_USD:
+                    yield "amount", f"must be above zero and at most {COST_MAX_NANO_USD // 10**9} USD"
             except ValueError as error:
                 yield "amount", str(error)
         elif not isinstance(self.amount, int):
@@ -129,12 +130,12 @@ def _limit_name_errors(limits: list[Limit]) -> Iterator[tuple[str, str]]:
 class Oidc(Node):
     """How a JWT names this tenant."""
 
-    issuer: Annotated[str, StringConstraints(max_length=2048, pattern=r"^https?://[^\s?#@]+$")] = Field(
-        description="Who signs the token, as its claim iss says."
-    )
+    issuer: Annotated[
+        str, StringConstraints(max_length=2048, pattern=values.ISSUER_PATTERN), AfterValidator(values.issuer)
+    ] = Field(description="Who signs the token, exactly as its claim iss says; its keys are found by discovery.")
     audience: FreeText = Field(description="Whom the token is for, as its claim aud says.")
     claim: FreeText = Field(description="Name of the claim that tells tenants apart.")
-    value: FreeText = Field(description="What that claim says of this tenant.")
+    value: FreeText = Field(description="What that claim says of this tenant, or lists among others.")
 
 
 class TenantSpec(Node):
@@ -144,15 +145,11 @@ class TenantSpec(Node):
         default="", description="For people; without effect."
     )
     scenarios: ScenarioNames = Field(default_factory=list, description='Scenario names, or "*" for all. Omitted: none.')
-    limits: Limits = Field(
-        default_factory=list, description="Limits of the tenant as a whole. Accepted, not enforced by this version."
-    )
+    limits: Limits = Field(default_factory=list, description="Limits of the tenant as a whole.")
     ip_allow_list: Annotated[list[Network], Field(max_length=1024)] | None = Field(
         default=None, description="CIDR blocks that calls may come from. Omitted: everywhere; empty: nowhere."
     )
-    oidc: Oidc | None = Field(
-        default=None, description="How a JWT names this tenant. Accepted, not enforced by this version."
-    )
+    oidc: Oidc | None = Field(default=None, description="How a JWT names this tenant. Omitted: by its keys only.")
     disabled: bool = Field(default=False, description="true: every key of it is refused.")
 
     @model_validator(mode="after")
@@ -186,9 +183,7 @@ class ApiKeySpec(Node):
         description="SHA-256 of the whole key; several while it rotates."
     )
     scenarios: ScenarioNames | None = Field(default=None, description="Narrows the tenant's. Omitted: all of them.")
-    limits: Limits = Field(
-        default_factory=list, description="On top of the tenant's. Accepted, not enforced by this version."
-    )
+    limits: Limits = Field(default_factory=list, description="On top of the tenant's.")
     disabled: bool = Field(default=False, description="true: the key is refused.")
 
     @model_validator(mode="after")

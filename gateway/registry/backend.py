@@ -150,9 +150,14 @@ class BackendSpec(Node):
     )
     max_output_tokens: Annotated[int, Field(ge=1, le=100_000_000)] = Field(
         default=4096,
-        description="The most output tokens of an answer; of effect for provider echo only in this version.",
+        description="The most output tokens of an answer. A budget reserves them where the request and the scenario"
+        " set no limit, and then asks the backend for no more; an echo answers with no more.",
     )
-    price: Price | None = Field(default=None, description="From which cost is counted. Default: cost is not counted.")
+    price: Price | None = Field(
+        default=None,
+        description="From which cost is counted. Default: cost is not counted, and a call under a limit of cost goes to"
+        " other backends.",
+    )
     disabled: bool = Field(default=False, description="true: gets no calls, as a target or as a fallback.")
     echo: Echo | None = Field(default=None, description="For provider echo only.")
 

@@ -213,6 +213,7 @@ def compile_tenant(document: TenantDocument, scope: Scope, *, lenient: bool = Fa
         limits=tuple(map(_limit, spec.limits)),
         ip_allow_list=None if allowed is None else tuple(allowed),
         disabled=spec.disabled,
+        oidc=None if spec.oidc is None else model.Oidc(**spec.oidc.model_dump()),
     )
 
 

@@ -27,6 +27,7 @@ _NOTATIONS: Mapping[str, str] = {
     values.LABEL_PATTERN: "a label",
     values.SECRET_ENV_PATTERN: "`LLM_GATEWAY_SECRET_...`",
     values.SHA256_PATTERN: "64 hexadecimal digits",
+    values.ISSUER_PATTERN: "an `https://` URL",
     values.HEADER_NAME_PATTERN: "a header name",
     values.HEADER_VALUE_PATTERN: "visible ASCII",
     template.VARIABLE_PATTERN: "a variable name",

@@ -13,7 +13,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from gateway.model import Backend, Frozen, KeyEntry, Problem, Prompt, Scenario, Snapshot, Tenant
+from gateway.model import Backend, Frozen, Issuer, KeyEntry, Problem, Prompt, Scenario, Snapshot, Tenant
 from gateway.registry.accounts import ApiKeyDocument, PromptDocument, TenantDocument
 from gateway.registry.claims import Claims, claims, parse_folder
 from gateway.registry.compile import (
@@ -29,6 +29,7 @@ from gateway.registry.compile import (
 )
 from gateway.registry.documents import BackendDocument, FieldErrors, Kind, ScenarioDocument
 from gateway.registry.files import list_folder
+from gateway.registry.issuers import Claim, index_issuers
 from gateway.registry.parse import KINDS, AnyDocument, Candidate, ObjectId, ParsedFile
 from gateway.registry.visibility import Offer, Visibility
 from gateway.registry.warnings import warnings_of
@@ -154,6 +155,7 @@ class _Load:
             scenarios=MappingProxyType(self._scenarios),
             backends=MappingProxyType(self._backends),
             object_counts=MappingProxyType(self._counts()),
+            issuers=MappingProxyType(self._issuers(before.issuers)),
         )
         unchanged = all(
             getattr(fresh, field) == getattr(before, field)
@@ -283,6 +285,19 @@ class _Load:
                 last = before.get(digest)
                 keys[digest] = last if last is not None and last == entry else entry
         return keys
+
+    def _issuers(self, before: Mapping[str, Issuer]) -> dict[str, Issuer]:
+        """Return whom tokens speak for; what names two tenants stays with the older."""
+        claimed = [
+            Claim(tenant=item.value, owner=item.candidate)
+            for item in self._oldest_first("Tenant")
+            if isinstance(item.value, Tenant)
+        ]
+        issuers, clashes = index_issuers(claimed)
+        for clash, owner in clashes:
+            reason = f"is also how a JWT names {owner.id} ({owner.source}), and stays with it"
+            self._refuse(clash, FieldErrors(("spec.oidc.value", reason)))
+        return {name: before[name] if before.get(name) == issuer else issuer for name, issuer in issuers.items()}
 
     def _counts(self) -> dict[tuple[str, str], int]:
         counts = {(kind, state): 0 for kind in KINDS for state in STATES}

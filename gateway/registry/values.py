@@ -22,6 +22,7 @@ SECRET_ENV_PATTERN = r"^LLM_GATEWAY_SECRET_[A-Z0-9_]{1,128}$"  # noqa: S105  # a
 SHA256_PATTERN = r"^[0-9a-fA-F]{64}$"
 HEADER_NAME_PATTERN = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$"
 HEADER_VALUE_PATTERN = r"^[\x21-\x7e]([\x20-\x7e\t]{0,4094}[\x21-\x7e])?$"
+ISSUER_PATTERN = r"^https://[^\s?#@]+$"
 TIME_PATTERN = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?([Zz]|[+-][0-9]{2}:[0-9]{2})$"
 
 NAME_CHARS_MAX = 253
@@ -128,6 +129,12 @@ def url(value: str) -> Url:
         scheme="https" if scheme == "https" else "http", host=host, port=port or (443 if scheme == "https" else 80)
     )
     return Url(origin, parts.path.rstrip("/"))
+
+
+def issuer(value: str) -> str:
+    """Check the identifier of a token issuer: an https URL without query and fragment (OpenID Connect Discovery, 3)."""
+    url(value)
+    return value
 
 
 def _host(host: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from gateway.registry.accounts import ApiKeyDocument, TenantDocument
 from gateway.registry.documents import ScenarioDocument
 from gateway.registry.parse import Candidate, ObjectId
 
@@ -15,27 +14,13 @@ def warnings_of(served: Mapping[ObjectId, Candidate], before: Mapping[ObjectId, 
     """Yield one line for each thing to know; ``before`` is what served until now."""
     if not served:
         yield "the registry is empty: nobody can call anything"
-    limited: list[str] = []
-    limited_keys: list[str] = []
-    identified: list[str] = []
     cached: list[str] = []
     for object_id, candidate in sorted(served.items(), key=lambda item: item[0]):
         match candidate.document:
-            case TenantDocument(spec=spec):
-                limited += [object_id.name] if spec.limits else []
-                identified += [object_id.name] if spec.oidc else []
-            case ApiKeyDocument(spec=key):
-                limited_keys += [object_id.name] if key.limits else []
             case ScenarioDocument(spec=scenario):
                 cached += [object_id.name] if scenario.cache.mode != "none" else []
             case _:
                 pass
-    if limited:
-        yield f"limits of tenants {_names(limited)} are accepted but not enforced by this version"
-    if limited_keys:
-        yield f"limits of API keys {_names(limited_keys)} are accepted but not enforced by this version"
-    if identified:
-        yield f"oidc of tenants {_names(identified)} is accepted but has no effect in this version"
     if cached:
         yield f"the cache of scenarios {_names(cached)} is accepted but has no effect in this version"
     yield from _changed_prompts(served, before)

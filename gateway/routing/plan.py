@@ -9,9 +9,12 @@ from __future__ import annotations
 from gateway.model import Backend, Plan, Scenario, Target
 
 
-def make_plan(scenario: Scenario, draw: float, max_attempts: int) -> Plan:
-    """The plan for one call; ``draw`` is a uniform random number in [0, 1), ``max_attempts`` >= 1 bounds the plan."""
-    if len(scenario.targets) == 1 and not scenario.fallbacks:
+def make_plan(scenario: Scenario, draw: float, max_attempts: int, *, priced_only: bool = False) -> Plan:
+    """The plan for one call; ``draw`` is a uniform random number in [0, 1), ``max_attempts`` >= 1 bounds the plan.
+
+    With ``priced_only`` backends without a price are left out: under a limit of cost nobody could say what they take.
+    """
+    if len(scenario.targets) == 1 and not scenario.fallbacks and not priced_only:
         only = scenario.targets[0]
         if only.weight > 0 and not only.backend.disabled:
             return Plan(attempts=(only.backend,))  # as below, without its cost on every request
@@ -20,12 +23,16 @@ def make_plan(scenario: Scenario, draw: float, max_attempts: int) -> Plan:
     for target in scenario.targets:
         if target.backend.disabled:
             dropped.append((target.backend.name, "disabled"))
+        elif priced_only and target.backend.price is None:
+            dropped.append((target.backend.name, "without a price"))
         elif target.weight > 0:
             usable.append(target)
     attempts = [_choose(usable, draw)] if usable else []
     for backend in scenario.fallbacks:
         if backend.disabled:
             dropped.append((backend.name, "disabled"))
+        elif priced_only and backend.price is None:
+            dropped.append((backend.name, "without a price"))
         elif backend in attempts:
             dropped.append((backend.name, "already planned"))
         elif len(attempts) >= max_attempts:

@@ -79,7 +79,7 @@ def _choices(fields: Fields, asked: int) -> int:
 
 
 def _apply_cap(fields: Fields, cap: int | None) -> int | None:
-    """Lower the request's output limits to ``cap``; returns the limit that is in force after it."""
+    """Lower the output limits to ``cap``; returns the looser one after it, since the backend may go by either."""
     limits = []
     for name in OUTPUT_LIMITS:
         raw = fields.get(name)
@@ -91,7 +91,7 @@ def _apply_cap(fields: Fields, cap: int | None) -> int | None:
             fields[name] = str(cap).encode()
         limits.append(limit)
     if limits:
-        return min(limits)
+        return max(limits)
     if cap is not None:
         fields["max_tokens"] = str(cap).encode()
     return cap

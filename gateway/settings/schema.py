@@ -10,15 +10,20 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from gateway.errors import SettingsInvalid
-from gateway.model import IPNetwork
 from gateway.settings import units
 from gateway.settings.explain import explain
+from gateway.settings.fields import Duration, Networks, Size, TextList
+from gateway.settings.fields import count as _count
+from gateway.settings.fields import seconds as _seconds
+from gateway.settings.fields import size as _bytes
+from gateway.settings.fields import value as _value
+from gateway.settings.service import ServiceSettings
 from gateway.settings.sources import (
     PREFIX,
     VariablesSource,
@@ -33,41 +38,19 @@ if TYPE_CHECKING:
 
     from gateway.settings.units import Address
 
-Duration = Annotated[float, BeforeValidator(units.parse_duration)]
-Size = Annotated[int, BeforeValidator(units.parse_size)]
-TextList = Annotated[tuple[str, ...], BeforeValidator(units.split_list)]
-Networks = Annotated[
-    tuple[IPNetwork, ...], BeforeValidator(lambda value: units.parse_networks(units.split_list(value)))
-]
-
 NO_DEFAULTS: Mapping[str, Any] = MappingProxyType({})
 _ORIGIN = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?|\*")
-_REDIS_URL = re.compile(r"embedded|(?:rediss?|unix)://\S+")
+_REDIS_URL = re.compile(r"embedded|(?:rediss?(?:\+(?:sentinel|cluster))?|unix)://\S+")
+_TOKEN = re.compile(r"[\x21-\x7e]{16,512}")
+_BASE_URL = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~/-]*)?")
 _EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104  # compared with, not bound to
-
-
-def _seconds(default: float, least: float, most: float, description: str) -> Any:
-    return Field(default, ge=least, le=most, description=description, json_schema_extra={"unit": "seconds"})
-
-
-def _bytes(default: int, least: int, most: int, description: str) -> Any:
-    return Field(default, ge=least, le=most, description=description, json_schema_extra={"unit": "bytes"})
-
-
-def _count(default: int, least: int, most: int, unit: str, description: str) -> Any:
-    return Field(default, ge=least, le=most, description=description, json_schema_extra={"unit": unit})
-
-
-def _value(default: Any, expected: str, description: str, *, secret: bool = False) -> Any:
-    extra: dict[str, Any] = {"expected": expected} | ({"secret": True} if secret else {})
-    return Field(default, description=description, json_schema_extra=extra, repr=not secret)
 
 
 def _as_text(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-class Settings(BaseSettings):
+class Settings(ServiceSettings):
     """The settings of one gateway process tree; frozen. Make it with ``Settings.load``.
 
     Names that end in ``_s`` are seconds, in ``_bytes`` bytes.
@@ -76,63 +59,6 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False
     )
-
-    # What is served
-    registry: Path = _value(Path("registry"), "a folder", "Folder of the registry's YAML documents.")
-    registry_source: Literal["folder"] = _value(
-        "folder",
-        "folder (this version reads the registry from a folder only)",
-        "Where the registry is read from.",
-    )
-    registry_poll_s: Duration = _seconds(1, 0.1, 1.5, "How often the registry's folder is looked at for changes.")
-    secrets_dir: Path | None = _value(
-        None, "an existing folder", "Folder below which backends may name files with secrets."
-    )
-    default_scenario: str | None = _value(
-        None,
-        "a name of 1 to 253 characters",
-        "Scenario of `/generate` and `/chat/completion` when the request names no model.",
-    )
-
-    # The process
-    listen: str = _value(
-        "127.0.0.1:8080",
-        "HOST:PORT such as 127.0.0.1:8080 or [::1]:8080",
-        "Address of the data port, which tenants call; port 0 takes a free one.",
-    )
-    management_listen: str = _value(
-        "127.0.0.1:8081",
-        "HOST:PORT such as 127.0.0.1:8081 or [::1]:8081",
-        "Address of the management port with health and metrics, which tenants must not reach.",
-    )
-    workers: int = _count(
-        1,
-        1,
-        64,
-        "processes",
-        "Worker processes that share the data port. Each may make its"
-        " even share, at least 1, of the calls that a backend's maxConcurrentRequests allows.",
-    )
-    redis_url: str | None = _value(
-        None,
-        "redis://, rediss:// or unix:// with an address, or the word embedded",
-        "Redis for state that replicas will share; nothing of this version uses it yet, and it is not connected to."
-        " `embedded` starts a Valkey on loopback that ends with this process.",
-        secret=True,
-    )
-    environment: Literal["development", "staging", "production"] = Field(
-        "development", description="Name in the log lines, and which `.env.<environment>` file is read as well."
-    )
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lambda v: str(v).lower())] = (
-        Field("info", description="Least severe level of the process log; the line per request is always written.")
-    )
-    log_queue_lines: int = _count(
-        10000, 100, 1000000, "lines", "Log lines that may wait for a slow reader of stdout before lines are dropped."
-    )
-    metrics_max_tenants: int = _count(
-        1000, 1, 100000, "tenants", "Tenants with label values of their own; further ones are counted as `other`."
-    )
-    docs: bool = Field(True, description="Whether the data port serves `/docs` and `/openapi.json`.")
 
     # A drain
     drain_s: Duration = _seconds(
@@ -179,6 +105,37 @@ class Settings(BaseSettings):
         False, description="Whether replies name the backend in the header `x-llm-gateway-backend`."
     )
 
+    # The admin API
+    admin_token: str | None = _value(
+        None,
+        "16 to 512 visible ASCII characters without a space",
+        "Bearer token of the admin API on the management port. Without it and the next one there is no such API.",
+        secret=True,
+    )
+    admin_read_token: str | None = _value(
+        None,
+        "16 to 512 visible ASCII characters without a space",
+        "Bearer token with which the admin API shows everything and changes nothing.",
+        secret=True,
+    )
+    admin_url: str | None = _value(
+        None,
+        "http:// or https:// with a host",
+        "Where `llm-gateway admin` finds the management port of a gateway; without it at the management address.",
+    )
+    keys_poll_s: Duration = _seconds(
+        0.5, 0.1, 1, "How often the keys and revocations of the admin API are looked at in Redis."
+    )
+    keys_max: int = _count(
+        10000, 1, 100000, "records", "Keys and revocations in Redis from which on the admin API makes no more keys."
+    )
+    keys_cache_file: Path | None = _value(
+        None,
+        "a file in an existing folder",
+        "File that keeps the digests and revocations last read from Redis, for a start while Redis is away. Without it"
+        " a gateway with an admin token is not ready until Redis has answered once.",
+    )
+
     # Backends
     max_attempts: int = _count(
         4, 1, 16, "attempts", "Most backends that one request is tried on, the first one included."
@@ -204,6 +161,28 @@ class Settings(BaseSettings):
         2**20, 1024, 2**26, "How much of a backend's error body is read before the connection is closed."
     )
     upstream_max_event_bytes: Size = _bytes(2**20, 1024, 2**26, "Largest single event of a backend's stream.")
+
+    # Token issuers
+    oidc_ca_file: Path | None = _value(
+        None, "an existing file", "PEM file with the certificate authorities of token issuers, instead of the system's."
+    )
+    oidc_timeout_s: Duration = _seconds(5, 0.1, 60, "Time for fetching the keys of a token issuer.")
+    oidc_max_document_bytes: Size = _bytes(
+        262144, 1024, 2**24, "Largest discovery document, and largest set of keys, of a token issuer."
+    )
+    oidc_keys_ttl_s: Duration = _seconds(
+        600, 1, 86400, "Age after which the keys of a token issuer are fetched again; until then they stay in use."
+    )
+    oidc_refresh_interval_s: Duration = _seconds(
+        10, 0.1, 3600, "Shortest time between two fetches of a token issuer's keys, whatever tokens ask for."
+    )
+    oidc_leeway_s: Duration = _seconds(
+        30, 0, 300, "How much the clocks of token issuers may differ: added to the end of a token and to its start."
+    )
+    oidc_max_token_bytes: Size = _bytes(8192, 512, 2**20, "Largest JWT; a larger one is answered 401.")
+    oidc_max_verified_tokens: int = _count(
+        4096, 0, 1000000, "tokens", "Tokens per worker whose verified signature is remembered, some 200 bytes each."
+    )
 
     @classmethod
     def load(cls, defaults: Mapping[str, Any] = NO_DEFAULTS, /, **overrides: Any) -> Self:
@@ -254,11 +233,32 @@ class Settings(BaseSettings):
         units.parse_address(value)
         return value
 
-    @field_validator("secrets_dir", "upstream_ca_file")
+    @field_validator("secrets_dir", "upstream_ca_file", "oidc_ca_file", "redis_ca_file", "redis_credentials_file")
     @classmethod
     def _exists(cls, value: Path | None, info: Any) -> Path | None:
         if value is not None and not (value.is_dir() if info.field_name == "secrets_dir" else value.is_file()):
             raise ValueError("does not exist")
+        return value
+
+    @field_validator("admin_token", "admin_read_token")
+    @classmethod
+    def _is_token(cls, value: str | None) -> str | None:
+        if value is not None and _TOKEN.fullmatch(value) is None:
+            raise ValueError("not a token")
+        return value
+
+    @field_validator("admin_url")
+    @classmethod
+    def _is_base_url(cls, value: str | None) -> str | None:
+        if value is not None and _BASE_URL.fullmatch(value) is None:
+            raise ValueError("not a base URL")
+        return value
+
+    @field_validator("keys_cache_file")
+    @classmethod
+    def _can_be_kept(cls, value: Path | None) -> Path | None:
+        if value is not None and (value.is_dir() or not value.parent.is_dir()):
+            raise ValueError("not a file in an existing folder")
         return value
 
     @field_validator("default_scenario")
@@ -299,6 +299,10 @@ class Settings(BaseSettings):
                     f" got {units.format_duration(self.drain_propagation_delay_s)!r}"
                 )
             vars(self)["drain_propagation_delay_s"] = self.drain_s  # the value is frozen from here on
+        if self.admin_token is not None and self.admin_token == self.admin_read_token:
+            raise ValueError(
+                f"{environment_name('admin_read_token')}: expected another token than {environment_name('admin_token')}"
+            )
         if self.upstream_max_idle_connections > self.upstream_max_connections:
             raise ValueError(
                 f"{environment_name('upstream_max_idle_connections')}: expected at most"

@@ -49,6 +49,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     labels: tuple[str, ...] = ()
     bounds: tuple[float, ...] = ()
     divisor: int = 1
+    merge: Literal["sum", "max"] = "sum"
+    """What several workers' values of a gauge make."""
 
     @property
     def family(self) -> str:
@@ -153,6 +155,71 @@ RELOAD_FAILURES = Spec(
     name="llm_gateway_registry_reload_failures_total",
     help="Loads of the registry in which something was refused, or that failed as a whole.",
 )
+LIMIT_REJECTIONS = Spec(
+    kind="counter",
+    name="llm_gateway_limit_rejections_total",
+    help="Calls that a limit refused.",
+    labels=("tenant", "limit"),
+)
+SHADOW_REJECTIONS = Spec(
+    kind="counter",
+    name="llm_gateway_limit_shadow_rejections_total",
+    help="Calls that a limit in shadow mode would have refused.",
+    labels=("tenant", "limit"),
+)
+LIMIT_UTILIZATION = Spec(
+    kind="gauge",
+    name="llm_gateway_limit_utilization_ratio",
+    help="How much of a limit was taken when it was last asked: 0 is none, 1 all of it.",
+    labels=("tenant", "limit"),
+    divisor=10_000,
+    merge="max",
+)
+DEGRADED = Spec(
+    kind="counter",
+    name="llm_gateway_degraded_total",
+    help="Calls that were decided without a dependency, by what was done instead.",
+    labels=("dependency", "policy"),
+)
+LEASES_LOST = Spec(
+    kind="counter",
+    name="llm_gateway_leases_lost_total",
+    help="Leases whose end never reached the limits: what they had reserved stays charged.",
+)
+USAGE_EXPORT_LAG = Spec(
+    kind="gauge",
+    name="llm_gateway_usage_export_lag_events",
+    help="Usage events of all tenants that the slowest group of readers has yet to get or to acknowledge.",
+)
+USAGE_LOST = Spec(
+    kind="counter",
+    name="llm_gateway_usage_lost_total",
+    help="Usage events that were trimmed from their stream before a group of readers had acknowledged them.",
+)
+REDIS_SECONDS = Spec(
+    kind="histogram",
+    name="llm_gateway_redis_seconds",
+    help="Seconds from writing commands to Redis to its answer, once for all commands of one read.",
+    bounds=OVERHEAD_BUCKETS,
+)
+REDIS_FAILURES = Spec(
+    kind="counter",
+    name="llm_gateway_redis_failures_total",
+    help="Commands to Redis that were not executed (unavailable) or perhaps were (unanswered).",
+    labels=("reason",),
+)
+REDIS_UNAVAILABLE = Spec(
+    kind="gauge",
+    name="llm_gateway_redis_unavailable_servers",
+    help="Redis servers that are not used, because they did not answer.",
+    merge="max",
+)
+REDIS_NOTICES = Spec(
+    kind="counter",
+    name="llm_gateway_redis_notices_total",
+    help="What a Redis server was seen to be or do that endangers limits.",
+    labels=("notice",),
+)
 LOG_LINES_DROPPED = Spec(
     kind="counter",
     name="llm_gateway_log_lines_dropped_total",
@@ -162,6 +229,7 @@ LOG_LINES_DROPPED = Spec(
 ACCUMULATED = (
     TOKEN_USAGE, REQUEST_DURATION, TIME_TO_FIRST_TOKEN, TIME_PER_OUTPUT_TOKEN, REQUESTS, INFLIGHT, OVERHEAD, TOKENS,
     COST, ATTEMPTS, BACKEND_INFLIGHT, STREAM_ENDS, SCENARIO_FIRST_TOKEN, CONNECTION_REFUSALS, RELOAD_FAILURES,
-    LOG_LINES_DROPPED,
+    LOG_LINES_DROPPED, LIMIT_REJECTIONS, SHADOW_REJECTIONS, LIMIT_UTILIZATION, DEGRADED, LEASES_LOST,
+    USAGE_EXPORT_LAG, USAGE_LOST, REDIS_SECONDS, REDIS_FAILURES, REDIS_UNAVAILABLE, REDIS_NOTICES,
 )  # fmt: skip
 """Every metric that accumulates in memory; those of the registry and of the build are stated at each scrape."""

@@ -96,6 +96,7 @@ class Metrics:
         self._backend_inflight = self.numbers[families.BACKEND_INFLIGHT]
         self._stream_ends = self.numbers[families.STREAM_ENDS]
         self._log_lines_dropped = self.numbers[families.LOG_LINES_DROPPED].child()
+        self._redis_seconds = self.histograms[families.REDIS_SECONDS].child()
 
     # The request's way
 
@@ -166,6 +167,51 @@ class Metrics:
     def log_lines_dropped(self, count: int = 1) -> None:
         """Log lines were given up."""
         self._log_lines_dropped.value += count
+
+    # Limits
+
+    def limit_rejected(self, tenant: str, limit: str, *, shadow: bool = False) -> None:
+        """A limit refused a call, or in ``shadow`` mode would have."""
+        family = families.SHADOW_REJECTIONS if shadow else families.LIMIT_REJECTIONS
+        self.numbers[family].child(self._tenants.within(tenant), limit).value += 1
+
+    def limit_utilization(self, tenant: str, limit: str) -> Cell:
+        """Where to say how much of a limit is taken, in parts of ``families.LIMIT_UTILIZATION.divisor``."""
+        return self.numbers[families.LIMIT_UTILIZATION].child(self._tenants.within(tenant), limit)
+
+    def degraded(self, dependency: str, policy: str) -> None:
+        """A call was decided without a dependency."""
+        self.numbers[families.DEGRADED].child(dependency, policy).value += 1
+
+    def leases_lost(self, count: int = 1) -> None:
+        """The ends of leases were given up."""
+        self.numbers[families.LEASES_LOST].child().value += count
+
+    def usage_export_lag(self, events: int) -> None:
+        """So many usage events have yet to be exported; said by one process of the fleet, 0 by all others."""
+        self.numbers[families.USAGE_EXPORT_LAG].child().value = events
+
+    def usage_lost(self, events: int) -> None:
+        """So many more usage events were trimmed before they were exported."""
+        self.numbers[families.USAGE_LOST].child().value += events
+
+    # Redis
+
+    def redis_answered(self, seconds: float) -> None:
+        """Redis answered what was written so long ago."""
+        self._redis_seconds.observe(seconds)
+
+    def redis_failed(self, reason: str, count: int) -> None:
+        """So many commands to Redis failed."""
+        self.numbers[families.REDIS_FAILURES].child(reason).value += count
+
+    def redis_unavailable(self, servers: int) -> None:
+        """So many Redis servers are not used now."""
+        self.numbers[families.REDIS_UNAVAILABLE].child().value = servers
+
+    def redis_noticed(self, notice: str) -> None:
+        """Redis was seen to be something that endangers limits."""
+        self.numbers[families.REDIS_NOTICES].child(notice).value += 1
 
     # Showing
 

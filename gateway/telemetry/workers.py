@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 AnyCell = TypeVar("AnyCell")
 
 _PROCESS_PERIOD_S = 15.0  # how often a worker looks at its own CPU, memory and files, which takes longer than the rest
-_FILES = {"counter": "counter", "histogram": "histogram", "gauge": "gauge_livesum"}
+_FILES = {"counter": "counter", "histogram": "histogram", "gauge": "gauge_livesum", "gauge_max": "gauge_livemax"}
 
 
 class WorkersView:
@@ -94,7 +94,7 @@ class WorkersView:
 
     def _write_all(self) -> None:
         for numbers in self._metrics.numbers.values():
-            file = self._file(numbers.spec.kind)
+            file = self._file("gauge_max" if numbers.spec.merge == "max" else numbers.spec.kind)
             mirrors = self._numbers.setdefault(numbers.spec.name, [])
             for labels, cell in _news(numbers.children, len(mirrors)):
                 mirrors.append(_NumberMirror(file, numbers.spec, labels, cell))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
 from gateway.clock import monotonic
@@ -58,6 +58,13 @@ class Exchange(Takeable):
         """See Takeable."""
         assert self._connection is not None
         return self._connection.arrival()
+
+    def listen(self, listener: Callable[[bool], None] | None) -> bool:
+        """See Source. What is compressed has to be asked for."""
+        if self._connection is None or self._decoder is not None:
+            return False
+        self._connection.listen(listener)
+        return True
 
     def _take_decoded(self, connection: Connection, decoder: Decoder) -> bytes | None:
         while not (step := next(self._steps, b"")):

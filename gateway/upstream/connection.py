@@ -49,12 +49,15 @@ class Connection(asyncio.Protocol, Takeable):
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[None] | None = None
+        self._listener: Callable[[bool], None] | None = None
         self._timeouts = Timeouts()
         self.address = ""
-        self.created_at = monotonic()
-        self.idle_since = self.created_at
+        self.idle_since = monotonic()
+        self.old_at = self.idle_since + limits.connection_max_age_s
         self.busy = False
         self.closed = False
+        self.delimited = True
+        self._keep_alive = False
         self._poll: select.poll | None = None
         self._begin()
 
@@ -63,16 +66,10 @@ class Connection(asyncio.Protocol, Takeable):
         self.status = 0  # of the final response, once its head is complete
         self.headers: list[tuple[bytes, bytes]] = []
         self.coding = b""  # content coding, in lower case; empty for none
-        self.delimited = True
-        self.received_any = False
-        self.complete = False
+        self.received_any = self.complete = self._is_begun = self._paused = False
         self.error: AttemptFailed | None = None
-        self._interim = self._trailers = 0
-        self._unparsed = 0
+        self._interim = self._trailers = self._unparsed = self._buffered = 0
         self._chunks: list[bytes] = []
-        self._buffered = 0
-        self._paused = False
-        self._is_begun = False
 
     # -- the exchange --------------------------------------------------------------------------------------------
 
@@ -125,6 +122,13 @@ class Connection(asyncio.Protocol, Takeable):
         self._waiter = waiter = self._loop.create_future()
         return waiter
 
+    def listen(self, listener: Callable[[bool], None] | None) -> None:
+        """Have ``listener`` called whenever ``take`` has something to say, with True when it is the last of it.
+
+        Once for all that has arrived, from within the event loop's read; it must not raise. None ends it.
+        """
+        self._listener = listener
+
     def _taken(self) -> bytes:
         chunks = self._chunks
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
@@ -140,7 +144,9 @@ class Connection(asyncio.Protocol, Takeable):
 
     def _wake(self) -> None:
         waiter = self._waiter
-        if waiter is not None:
+        if self._listener is not None:
+            self._listener(self.complete or self.error is not None)
+        elif waiter is not None:
             self._waiter = None
             if not waiter.done():
                 waiter.set_result(None)
@@ -148,6 +154,7 @@ class Connection(asyncio.Protocol, Takeable):
     def finish(self) -> bool:
         """End the exchange; True if the connection may serve another one, else it is closed here and now."""
         self.busy = False
+        self._listener = None
         transport = self._transport
         reusable = (
             self.complete
@@ -235,19 +242,15 @@ class Connection(asyncio.Protocol, Takeable):
         else:
             if self._unparsed > self._limits.max_header_bytes:
                 self._fail("protocol_error", f"more than {self._limits.max_header_bytes} bytes of header fields")
-            elif self._is_begun or self._buffered >= self._limits.read_buffer_bytes:
-                self._body_arrived()
-            if self.status and self._waiter is not None:
+                return
+            if self._is_begun and self._chunks:
+                self._stage_deadline = monotonic() + self._timeouts.idle_s
+            if self.status:
                 self._wake()
-
-    def _body_arrived(self) -> None:
-        """Move the deadline on, and stop reading when enough waits."""
-        if self._chunks and self._is_begun:
-            self._stage_deadline = monotonic() + self._timeouts.idle_s
-        if self._buffered >= self._limits.read_buffer_bytes and not self._paused and not self.complete:
-            self._paused = True
-            assert self._transport is not None
-            self._transport.pause_reading()
+            if self._buffered >= self._limits.read_buffer_bytes and not self._paused and not self.complete:
+                self._paused = True
+                assert self._transport is not None
+                self._transport.pause_reading()
 
     def _out_of_place(self) -> None:
         """Bytes that belong to no exchange: the two sides no longer agree on where a message ends."""

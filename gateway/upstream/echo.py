@@ -62,6 +62,10 @@ class EchoSource(Takeable):
         await asyncio.sleep(delay_s)
         self._is_due = True
 
+    def listen(self, _listener: Callable[[bool], None] | None) -> bool:
+        """It has to be asked for each piece."""
+        return False
+
     def whole(self) -> None:
         """Its delays stand before every piece."""
 

@@ -115,12 +115,15 @@ class Pool:
         self.busy.discard(connection)
         if not connection.finish():
             return
-        too_old = connection.idle_since - connection.created_at > self._limits.connection_max_age_s
-        gone = self._current is not None and connection.address not in self._current
-        if too_old or gone or len(self._idle) >= self._limits.max_idle_connections:
+        idle, current = self._idle, self._current
+        if (
+            connection.idle_since > connection.old_at
+            or (current is not None and connection.address not in current)
+            or len(idle) >= self._limits.max_idle_connections
+        ):
             connection.abort()
         else:
-            self._idle.append(connection)
+            idle.append(connection)
 
     def _idle_lost(self, connection: Connection) -> None:
         try:

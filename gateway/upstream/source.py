@@ -7,7 +7,7 @@ of a stream costs one suspension of one task, however many hands it passes throu
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 
@@ -40,6 +40,13 @@ class Source(Takeable, Protocol):
     headers: Sequence[tuple[bytes, bytes]]
     delimited: bool
     """False where only the close of the connection ends the body, so that a cut cannot be told from an end."""
+
+    def listen(self, listener: Callable[[bool], None] | None) -> bool:
+        """Have ``listener`` called whenever ``take`` has something to say, instead of waiting for ``arrival``.
+
+        It is called once for all that is there, with True when it is the last, and must not raise. None ends it. False
+        where that cannot be had.
+        """
 
     def whole(self) -> bytes | None:
         """The rest of the body, where it is here to its end; else None. After it ``take`` gives ``b""``."""

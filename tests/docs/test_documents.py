@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 
 from gateway import __version__, clock
@@ -96,22 +98,40 @@ def test_variables_exist(path: Path) -> None:
         assert name in known or name.startswith("LLM_GATEWAY_SECRET"), name
 
 
-def test_commands_of_the_readme_exist() -> None:
-    """Each ``llm-gateway`` command with its options is one that the command line knows."""
-    from typer.testing import CliRunner
+def commands_in(path: Path) -> Iterator[list[str]]:
+    """The words of each ``llm-gateway`` command in a document, in a block of code or between backticks."""
+    text = text_of(path)
+    shown = [line for block in code_blocks(path, "sh") for line in block.replace("\\\n", " ").splitlines()]
+    shown += re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL))
+    for line in shown:
+        if found := re.match(r"(?:\.venv/bin/)?llm-gateway (.*)", line):
+            yield shlex.split(found[1], comments=True)
 
-    commands = re.findall(
-        r"llm-gateway ((?:[a-z]+ )*?[a-z]+)((?: --[a-z-]+(?: [^\s-]\S*)?)*)",
-        "".join(code_blocks(ROOT / "README.md", "sh")),
-    )
-    known = [(name, options) for name, options in commands if name.split()[0] in {"serve", "keys", "registry"}]
-    assert known
-    for name, options in known:
-        words = [word for word in name.split() if word in {"serve", "keys", "create", "registry", "validate", "schema"}]
-        shown = CliRunner().invoke(build(), [*words, "--help"])
-        assert shown.exit_code == 0, name
-        for option in re.findall(r"--[a-z-]+", options):
-            assert option in shown.stdout, option
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_commands_exist(path: Path) -> None:
+    """Each ``llm-gateway`` command of a document with its options is one that the command line knows."""
+    for words in commands_in(path):
+        command: Any = typer.main.get_command(build())
+        known: set[str] = set(options_of(command))
+        rest = list(words)
+        while rest and hasattr(command, "commands"):
+            word = rest.pop(0)
+            if not word.startswith("-"):
+                assert word in command.commands, words
+                command = command.commands[word]
+                known |= options_of(command)
+        assert {word for word in words if word.startswith("--")} <= known, words
+
+
+def options_of(command: Any) -> set[str]:
+    """The long names of a command's options."""
+    return {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+
+
+def test_the_readme_shows_commands_of_every_group() -> None:
+    """Nobody has to guess that there are some."""
+    assert {words[0] for words in commands_in(ROOT / "README.md")} >= {"serve", "keys", "registry", "usage", "admin"}
 
 
 def test_yaml_of_the_readme_loads_beside_the_example_registry(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_every_field_of_a_line_is_listed(echo_gateway: GatewayProcess) -> None:
     with echo_gateway.client() as client:
         client.request("/v1/models", key=echo_gateway.key)
     line = echo_gateway.wait_for_log(lambda line: line.get("event") == "request")
-    section = DOCUMENT.partition("## The line per request")[2].partition("## Health")[0]
+    section = DOCUMENT.partition("## The line per request\n")[2].partition("\n## ")[0]
     listed = [
         name for row in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
     ]

@@ -36,6 +36,7 @@ class Demo:
                     "PYTHONPATH": str(ROOT),
                     "LLM_GATEWAY_LISTEN": f"127.0.0.1:{self.port}",
                     "LLM_GATEWAY_MANAGEMENT_LISTEN": f"127.0.0.1:{self.management_port}",
+                    "LLM_GATEWAY_ADMIN_TOKEN": "a-token-of-the-demo",
                 },
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -69,11 +70,21 @@ def demo(tmp_path: Path) -> Iterator[Demo]:
         running.process.wait(10)
 
 
+def pasted(line: str) -> str:
+    """What a shell prints for a line."""
+    return subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=30, check=True).stdout
+
+
 def test_printed_line_works_and_interrupt_ends_it(demo: Demo) -> None:
     """The line is pasted into a shell and answered; Ctrl-C ends the gateway with 0 and without a traceback."""
-    answer = subprocess.run(["sh", "-c", demo.call()], capture_output=True, text=True, timeout=30, check=True)
-    assert json.loads(answer.stdout)["choices"][0]["message"]["content"] == "Hello, gateway!"
-    assert "an embedded Valkey runs" in demo.text()
+    answer = pasted(demo.call())
+    assert json.loads(answer)["choices"][0]["message"]["content"] == "Hello, gateway!"
+    head = pasted(demo.call() + " -D - -o /dev/null").lower()
+    for name in ("limit", "remaining", "reset"):
+        assert f"x-ratelimit-{name}-requests: " in head
+        assert f"x-ratelimit-{name}-tokens: " in head
+    assert "x-llm-gateway-degraded" not in head
+    assert '"level":"error"' not in demo.text()
     assert demo.stop(signal.SIGINT) == 0
     assert "Traceback" not in demo.text()
 

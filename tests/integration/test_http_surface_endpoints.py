@@ -28,8 +28,9 @@ def default_process() -> Iterator[Surface]:
 
 @pytest.fixture(scope="module")
 def configured_process() -> Iterator[Surface]:
-    """A gateway with a default scenario, CORS for one origin, backends named and no documentation."""
-    settings = {"default_scenario": "echo", "cors_allow_origins": ORIGIN, "expose_backend": "true", "docs": "false"}
+    """A gateway with a default scenario, CORS for one origin, backends named, a Redis and no documentation."""
+    settings = {"default_scenario": "echo", "cors_allow_origins": ORIGIN, "expose_backend": "true", "docs": "false",
+                "redis_url": "embedded"}  # fmt: skip
     with surface(**settings) as running:
         yield running
 
@@ -308,7 +309,7 @@ def test_description(plain: Surface) -> None:
     """The description names every endpoint with typed bodies, the three credentials, and no error that never comes."""
     document = call(plain, "/openapi.json").json()
     assert document["openapi"].startswith("3.1")
-    assert set(document["paths"]) == {CHAT, MODELS, f"{MODELS}/{{model}}", GENERATE, SIMPLE}
+    assert set(document["paths"]) == {CHAT, MODELS, f"{MODELS}/{{model}}", GENERATE, SIMPLE, "/v1/usage"}
     for item in document["paths"].values():
         for operation in item.values():
             assert {"405", "431"} <= set(operation["responses"])
@@ -357,5 +358,5 @@ def test_description_is_true(configured_process: Surface, default_process: Surfa
         capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False,
     )  # fmt: skip
     assert run.returncode == 0, run.stdout[-8000:] + run.stderr[-2000:]
-    assert "Tested: 5" in run.stdout
+    assert "Tested: 6" in run.stdout
     configured_process.gateway.assert_nothing_in_flight()

@@ -1,14 +1,68 @@
-"""A short cut of the soak: errors, order and leaks, never times or memory."""
+"""Short cuts of the soak: errors, order, bounds and leaks, never times or memory."""
 
 from __future__ import annotations
 
-from bench.soak import SoakPlan, run
+import pytest
+
+from bench import soak, soak_keys, soak_limits, soak_streams
+from bench.soak_bounds import LimitsPlan, Rate
+from bench.soak_keys import KeysPlan
+from bench.soak_streams import SoakPlan
 
 PLAN = SoakPlan(streams=100, idle=200, asked=50, seconds=5.0)
 
 
 def test_streams_and_idle_connections_survive_together() -> None:
     """100 streams at once for 5 s beside 200 idle connections: every byte in order, nobody cut off, nothing left."""
-    report = run(PLAN, lambda _: None)
+    report = soak_streams.run(PLAN, lambda _: None)
     assert report.problems == []
     assert report.tally.streams >= PLAN.streams
+
+
+def test_no_limit_gives_too_much_to_callers_of_several_gateways() -> None:
+    """40 callers at ten times every limit: no bound is passed, the ledger is right, no other tenant notices."""
+    report = soak_limits.run(LimitsPlan(gateways=2, callers=40, others=2, seconds=4.0, alone_s=0.5), lambda _: None)
+    assert report.problems == []
+    assert len(report.outcomes) == 5
+    assert all(0 < outcome.admitted < outcome.asked for outcome in report.outcomes)
+    assert report.busy.of_status(429) > report.busy.of_status(200)
+    assert report.others.of_status(200) == len(report.others.latencies_s) > 0
+
+
+def test_wrong_keys_are_all_refused_alike_and_leave_nothing() -> None:
+    """10,000 of every kind: one answer for all of them, while a good caller is served."""
+    report = soak_keys.run(KeysPlan(keys=10_000, connections=4), lambda _: None)
+    assert report.problems == []
+    assert report.refused == 10_000
+    assert report.good.of_status(200) > 0
+
+
+def test_the_soak_sees_a_rate_that_is_exceeded_for_a_moment_only() -> None:
+    """Two calls at once and one each 100 ms are allowed."""
+    rate = Rate("calls", "requests", "second", amount=10, burst=2)
+    assert not rate.is_exceeded([5000, 5000, 5100, 5200, 9000, 9000])
+    assert rate.is_exceeded([5000, 5000, 5099, 5200, 9000, 9000])
+    assert rate.is_exceeded([5000, 9000, 9000, 9000, 15000])
+
+
+def test_the_command_runs_what_it_is_told_and_fails_where_something_did_not_hold(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every part by default, in order, and the others too where one fails; its name and its problems are printed."""
+    ran: list[str] = []
+
+    def part(name: str, *problems: str) -> None:
+        def run(*_: object) -> list[str]:
+            ran.append(name)
+            return list(problems)
+
+        monkeypatch.setitem(soak.PARTS, name, run)
+
+    part("streams")
+    part("limits", "one call too many")
+    part("keys")
+    assert soak.main([]) == 1
+    assert ran == ["streams", "limits", "keys"]
+    assert capsys.readouterr().out == "limits: PROBLEM: one call too many\nsoak failed: limits\n"
+    assert soak.main(["--part", "keys", "--part", "streams"]) == 0
+    assert ran[3:] == ["streams", "keys"]

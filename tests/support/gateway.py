@@ -139,6 +139,11 @@ class GatewayProcess:
         self.process.wait(10)
         self._join_readers()
 
+    def restart(self) -> None:
+        """Start it again after it ended, on other ports and with nothing of what it said."""
+        assert self.process.poll() is not None, "it still runs"
+        self._start()
+
     # -- addresses and clients -----------------------------------------------------------------------------------
 
     @property

@@ -15,6 +15,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 _PORTS_TESTED_MAX = 500
+_RANDOM = random.SystemRandom()  # Hypothesis seeds the other one: tests that run side by side would take the same ports
 
 
 def eventually(probe: Callable[[], T], timeout_s: float = 5.0, *, what: str = "", every_s: float = 0.01) -> T:
@@ -44,7 +45,7 @@ def free_port() -> int:
     Another process may still take it first, so whoever listens on it must be ready to try another.
     """
     for _ in range(_PORTS_TESTED_MAX):
-        port = random.randrange(12000, 32000)
+        port = _RANDOM.randrange(12000, 32000)
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

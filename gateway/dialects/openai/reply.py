@@ -63,9 +63,8 @@ def read_reply(body: bytes) -> ReplyFacts:
         if _decode_no_reply(body).object == ERROR_OBJECT:
             raise AttemptFailed("error_in_body", "a 200 whose body is an error object")
         raise AttemptFailed("protocol_error", "the body of a 200 has no choices")
-    if reply.usage is not None:
-        return ReplyFacts(reply.usage.to_usage())
-    return ReplyFacts(None, _output_bytes(reply.choices))
+    usage = None if reply.usage is None else reply.usage.to_usage()
+    return ReplyFacts(None, _output_bytes(reply.choices)) if usage is None else ReplyFacts(usage)
 
 
 def _read_without_usage(body: bytes) -> _Reply:

@@ -211,8 +211,11 @@ def _no_messages(raw: msgspec.Raw) -> InvalidRequest:
 
 
 def _output_limit(fields: Mapping[str, msgspec.Raw]) -> int | None:
-    """The tighter of the two limits; None where the request sets none."""
-    tightest: int | None = None
+    """The looser of the two limits; None where the request sets none.
+
+    Which of the names wins is the backend's to choose, and what is reserved must bind it.
+    """
+    loosest: int | None = None
     for name in OUTPUT_LIMITS:
         if name in fields:
             limit = _field(fields, name, _decode_int, "an integer")
@@ -220,9 +223,9 @@ def _output_limit(fields: Mapping[str, msgspec.Raw]) -> int | None:
                 continue
             if limit < 1:
                 raise InvalidRequest(f"`{name}` must be at least 1.", param=name)
-            if tightest is None or limit < tightest:
-                tightest = limit
-    return tightest
+            if loosest is None or limit > loosest:
+                loosest = limit
+    return loosest
 
 
 def _choices(fields: Mapping[str, msgspec.Raw]) -> int:
@@ -250,6 +253,8 @@ def _asks_for_usage(fields: Mapping[str, msgspec.Raw], *, stream: bool) -> bool:
 def encode_chat_request(request: ChatRequest, backend: Backend) -> bytes:
     """The body to send to ``backend``: its model's name, usage asked for on streams, all else as it came."""
     fields = request.fields
+    if request.output_limit is not None:
+        fields = _limited(fields, min(request.output_limit, backend.max_output_tokens))
     stream = request.stream
     parts: list[bytes | msgspec.Raw] = [b'{"model":', _encode(backend.model or request.model)]
     for name, raw in fields.items():
@@ -259,6 +264,21 @@ def encode_chat_request(request: ChatRequest, backend: Backend) -> bytes:
         parts.append(_stream_options(fields.get("stream_options")))
     parts.append(b"}")
     return b"".join(parts)
+
+
+def _limited(fields: Mapping[str, msgspec.Raw | bytes], limit: int) -> Mapping[str, msgspec.Raw | bytes]:
+    """The fields with an output limit of at most ``limit``, under the name that the request has for it."""
+    lowered = dict(fields)
+    is_limited = False
+    for name in OUTPUT_LIMITS:
+        asked = _decode_int(msgspec.Raw(fields[name])) if name in fields else None
+        if asked is not None:
+            is_limited = True
+            if asked > limit:
+                lowered[name] = b"%d" % limit
+    if not is_limited:
+        lowered["max_tokens"] = b"%d" % limit
+    return lowered
 
 
 def _stream_options(raw: msgspec.Raw | bytes | None) -> bytes:

@@ -12,10 +12,11 @@ Event framing: https://html.spec.whatwg.org/multipage/server-sent-events.html#ev
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 import msgspec
 
-from gateway.dialects.openai.usage import ABSENT, ERROR_OBJECT, read_usage
+from gateway.dialects.openai.usage import ABSENT, ERROR_OBJECT, read_usage, text_bytes
 from gateway.errors import AttemptFailed
 from gateway.model import Usage
 
@@ -34,7 +35,18 @@ class _Chunk(msgspec.Struct):
     object: msgspec.Raw = ABSENT
 
 
+class _Delta(msgspec.Struct):
+    content: msgspec.Raw = ABSENT
+    reasoning_content: msgspec.Raw = ABSENT
+    tool_calls: msgspec.Raw = ABSENT
+
+
+class _Choice(msgspec.Struct):
+    delta: _Delta | None = None
+
+
 _decode = msgspec.json.Decoder(_Chunk).decode
+_decode_choice = msgspec.json.Decoder(_Choice).decode
 
 
 class ChatStream:
@@ -74,6 +86,9 @@ class ChatStream:
     def feed(self, data: bytes) -> bytes:
         """Take the next piece; returns the whole events to pass on, maybe none. Raises AttemptFailed."""
         if not self._held and data.endswith(b"\n\n"):
+            if self.started and not _may_be_notable(data):  # nearly every piece of a stream
+                self._count(data, 0, len(data))
+                return data
             return self._pass_on(data)
         seam = bytes(self._held[-_OVERLAP:])
         end = _last_event_end(seam + data, 0, len(seam) + len(data)) - len(seam)
@@ -100,7 +115,7 @@ class ChatStream:
     def output_bytes(self) -> int:
         """About how many bytes of text were streamed: what came, less an envelope the size of the first event's.
 
-        The first event of a chat stream carries the role and no text, so it is envelope and nothing else.
+        The first event of most chat streams carries the role and no text; what text it does carry is no envelope.
         """
         return max(self._bytes - self.events * self._envelope_bytes, 0)
 
@@ -140,20 +155,36 @@ class ChatStream:
             return False
         self.events += 1
         self._bytes += size
-        if first:
-            self._envelope_bytes = size
         try:
             chunk = _decode(payload)
         except (msgspec.DecodeError, RecursionError) as error:
             if first:
                 raise AttemptFailed("protocol_error", f"the first event is no completion chunk: {error}") from None
             return False  # not ours to judge once the stream runs: the caller gets what the backend sent
+        if first:
+            self._envelope_bytes = size - _text_of(chunk.choices or ())
         if chunk.error != ABSENT or chunk.object == ERROR_OBJECT:
             self.failed = True
         if chunk.usage == ABSENT:
             return False
         self.usage = read_usage(chunk.usage) or self.usage
         return self._drop_usage and not chunk.choices
+
+
+def _text_of(choices: Iterable[msgspec.Raw]) -> int:
+    """Bytes of text in the choices of one event; of a form that is not known, none."""
+    try:
+        deltas = [_decode_choice(choice).delta for choice in choices]
+    except (msgspec.DecodeError, RecursionError):
+        return 0
+    return sum(
+        text_bytes(delta.content, delta.reasoning_content, delta.tool_calls) for delta in deltas if delta is not None
+    )
+
+
+def _may_be_notable(data: bytes) -> bool:
+    """Whether there may be usage, an error or the end in it; where this is False, there is none."""
+    return b"[DONE]" in data or b'"error"' in data or (b'"usage"' in data and _USAGE.search(data) is not None)
 
 
 class _Notable:

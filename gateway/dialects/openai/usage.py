@@ -35,8 +35,10 @@ class ReportedUsage(msgspec.Struct, gc=False):
     prompt_tokens_details: InputDetails | None = None
     prompt_cache_hit_tokens: _Count | None = None
 
-    def to_usage(self) -> Usage:
-        """The usage reported; a figure that is left out counts as none."""
+    def to_usage(self) -> Usage | None:
+        """The usage reported; a figure that is left out counts as none, and without any there is nothing reported."""
+        if self.prompt_tokens is None and self.completion_tokens is None:
+            return None
         details = self.prompt_tokens_details
         cached = details.cached_tokens if details is not None else None
         if cached is None:

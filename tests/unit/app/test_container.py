@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from gateway.app.container import connection_limits, edge_options, upstream_limits
+from pathlib import Path
+
+from gateway.app.container import (
+    connection_limits,
+    edge_options,
+    fetch_options,
+    key_options,
+    token_options,
+    upstream_limits,
+)
+from gateway.auth import FetchOptions, KeyOptions, TokenOptions
 from gateway.settings import Settings
 
 
@@ -44,6 +54,33 @@ def test_every_bound_of_upstream_comes_from_its_setting() -> None:
     limits = upstream_limits(Settings.load(**values))
     for name, value in values.items():
         assert getattr(limits, name.removeprefix("upstream_")) == value
+
+
+def test_every_bound_of_tokens_comes_from_its_setting(tmp_path: Path) -> None:
+    """What is fetched, how long it is kept, and what a token may be."""
+    ca_file = tmp_path / "ca.pem"
+    ca_file.write_text("")
+    settings = Settings.load(
+        oidc_ca_file=ca_file,
+        oidc_timeout_s="6",
+        oidc_max_document_bytes="7000",
+        oidc_keys_ttl_s="8",
+        oidc_refresh_interval_s="9",
+        oidc_leeway_s="10",
+        oidc_max_token_bytes="1100",
+        oidc_max_verified_tokens="12",
+    )
+    assert fetch_options(settings) == FetchOptions(timeout_s=6, max_document_bytes=7000, ca_file=ca_file)
+    assert key_options(settings) == KeyOptions(ttl_s=8, refresh_interval_s=9)
+    assert token_options(settings) == TokenOptions(max_token_bytes=1100, leeway_s=10, max_verified=12)
+
+
+def test_the_defaults_of_tokens_are_those_of_the_settings() -> None:
+    """One truth, written twice."""
+    settings = Settings.load()
+    assert fetch_options(settings) == FetchOptions()
+    assert key_options(settings) == KeyOptions()
+    assert token_options(settings) == TokenOptions()
 
 
 def test_the_options_of_the_edge_come_from_their_settings() -> None:

@@ -61,18 +61,29 @@ def test_a_default_scenario_that_does_not_exist_is_named(tmp_path: Path, caplog:
     assert "no alias 'gpt'" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("url", "level"), [(None, None), ("embedded", logging.INFO), ("redis://:hunter2@host:6379", logging.WARNING)]
-)
-def test_a_redis_that_nothing_uses_is_said_to_be_so(
-    caplog: pytest.LogCaptureFixture, url: str | None, level: int | None
+@pytest.mark.parametrize("of_key", [False, True])
+def test_limits_without_a_redis_are_warned_of_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, of_key: bool
 ) -> None:
-    """Who configures one does not believe that it is used; a demo's own is no reason to warn."""
-    with caplog.at_level(logging.INFO, "gateway.app"):
-        warn_of_settings(Settings.load(redis_url=url))
-    records = [record for record in caplog.records if "nothing of this version uses it yet" in record.getMessage()]
-    assert [record.levelno for record in records] == ([] if level is None else [level])
-    assert "hunter2" not in caplog.text
+    """With one, or without limits, there is nothing to say; the address is never shown."""
+    documents = echo_registry(new_key())
+
+    def warned(url: str | None) -> bool:
+        caplog.clear()
+        write(tmp_path, documents)
+        with caplog.at_level(logging.INFO):
+            warn_of_settings(Settings.load(redis_url=url))
+            registry = RegistryWatch(Settings.load(registry=tmp_path, redis_url=url))
+            registry.load()
+            registry.refresh()
+        assert "hunter2" not in caplog.text
+        return caplog.text.count("onRedisLoss") == 1
+
+    assert not warned(None)
+    documents[3 if of_key else 2]["spec"]["limits"] = [{"unit": "requests", "per": "day", "amount": 1}]
+    assert warned(None)
+    assert not warned("redis://:hunter2@host:6379")
+    assert not warned("embedded")
 
 
 def test_a_refresh_takes_what_the_folder_holds_now(tmp_path: Path) -> None:

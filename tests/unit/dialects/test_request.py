@@ -6,6 +6,7 @@ import json
 import tracemalloc
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -290,12 +291,12 @@ def test_a_long_repeated_key_is_shown_shortened() -> None:
 
 
 def test_the_fields_that_matter_are_decoded() -> None:
-    """Stream, usage, the tighter of two output limits, choices and size; null counts as absent."""
+    """Stream, usage, the looser of two output limits, choices and size; null counts as absent."""
     fields = GOOD | {"stream": True, "stream_options": {"include_usage": True}, "max_tokens": 7, "n": 3}
     body = json.dumps(fields | {"max_completion_tokens": 5}).encode()
     request = read_chat_request(body, MAX_MEMBERS)
     assert (request.model, request.stream, request.include_usage) == ("chat", True, True)
-    assert (request.max_output_tokens, request.choices, request.body_bytes) == (5, 3, len(body))
+    assert (request.max_output_tokens, request.choices, request.body_bytes) == (7, 3, len(body))
     nulls = dict.fromkeys(("stream", "stream_options", "max_tokens", "max_completion_tokens", "n"))
     silent = read_chat_request(json.dumps(GOOD | nulls).encode(), MAX_MEMBERS)
     assert (silent.stream, silent.include_usage, silent.max_output_tokens, silent.choices) == (False, False, None, 1)
@@ -321,3 +322,27 @@ def test_the_head_names_host_and_port_as_http_wants(scheme: Any, port: int, host
     assert b"host: " + host in lines
     assert b"authorization: s" in lines
     assert lines[-1] == b""
+
+
+@pytest.mark.parametrize(
+    ("asked", "limit", "sent"),
+    [
+        ({}, 500, {"max_tokens": 100}),
+        ({}, 60, {"max_tokens": 60}),
+        ({"max_tokens": 80}, 60, {"max_tokens": 60}),
+        ({"max_tokens": 50}, 60, {"max_tokens": 50}),
+        ({"max_completion_tokens": 80}, 60, {"max_completion_tokens": 60}),
+        ({"max_tokens": 10, "max_completion_tokens": 80}, 60, {"max_tokens": 10, "max_completion_tokens": 60}),
+        ({"max_tokens": None, "max_completion_tokens": 9000}, 500, {"max_completion_tokens": 100}),
+        ({"max_tokens": None}, 500, {"max_tokens": 100}),
+    ],
+)
+def test_output_is_limited_under_the_name_that_the_request_has_for_it(
+    asked: dict[str, Any], limit: int, sent: dict[str, Any]
+) -> None:
+    """Only ever lowered, and never above what the backend can make."""
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}], **asked}).encode()
+    request = msgspec.structs.replace(read_chat_request(body, MAX_MEMBERS), output_limit=limit)
+    left = json.loads(encode_chat_request(request, msgspec.structs.replace(BACKEND, max_output_tokens=100)))
+    given = {name: left[name] for name in ("max_tokens", "max_completion_tokens") if left.get(name) is not None}
+    assert given == sent

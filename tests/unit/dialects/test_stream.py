@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -116,6 +119,18 @@ def test_output_is_estimated_from_what_was_streamed() -> None:
     for _ in range(10):
         stream.feed(encoded(chunk("12345678")))
     assert (stream.events, stream.output_bytes, stream.usage) == (11, 80, None)
+
+
+@pytest.mark.parametrize("field", ["content", "reasoning_content", "tool_calls"])
+def test_text_in_the_first_event_is_no_envelope(field: str) -> None:
+    """Backends that make a tool call send all of it in one event; it counts like any other text."""
+    text: Any = "x" * 4000 if field != "tool_calls" else [{"function": {"name": "f", "arguments": "x" * 4000}}]
+    first = {"choices": [{"index": 0, "delta": {"role": "assistant", field: text}, "finish_reason": None}]}
+    last = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    stream = ChatStream(drop_usage=True, max_event_bytes=MAX_EVENT_BYTES)
+    for each in (first, last):
+        stream.feed(b"data: %b\n\n" % json.dumps(each).encode())
+    assert 3900 <= stream.output_bytes <= 4100
 
 
 def test_senseless_usage_is_no_usage() -> None:

@@ -20,7 +20,7 @@ SECRET = "CANARY: /srv/gateway/secret.py"
 class FailingPipeline:
     """Whatever it is asked, it fails in a way that nobody foresaw."""
 
-    def identify(self, *_: object) -> None:
+    async def identify(self, *_: object) -> None:
         """Lets everybody in."""
 
     def models(self, *_: object) -> None:

@@ -39,6 +39,10 @@ class Pieces:
         """Never needed: a piece is always there."""
         raise AssertionError
 
+    def listen(self, _listener: object) -> bool:
+        """Nor this."""
+        raise AssertionError
+
 
 def read_all(source: Pieces, record: RequestRecord) -> list[bytes]:
     """Everything that a caller gets, piece by piece; reading past the end stays at the end."""

@@ -52,3 +52,11 @@ def test_estimates_are_marked_and_never_below_the_events() -> None:
     assert estimate_usage(request, 5) == Usage(input_tokens=3, output_tokens=2, estimated=True)
     assert estimate_usage(request, 5, events=7).output_tokens == 7
     assert estimate_usage(request, 0).output_tokens == 0
+
+
+def test_the_data_of_an_image_is_no_text() -> None:
+    """An image is so many tokens, however large its file."""
+    part = b'[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:image/png;base64,%b"}}]}]'
+    small, large = [ChatRequest(model="m", fields={"messages": part % (b"A" * size)}) for size in (4, 400_000)]
+    assert estimate_usage(large, 0) == estimate_usage(small, 0)
+    assert 765 < estimate_usage(large, 0).input_tokens < 850

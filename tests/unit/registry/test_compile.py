@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from gateway.model import EchoOptions, Limit, Origin, Price, Timeouts
+from gateway.model import EchoOptions, Limit, Oidc, Origin, Price, Timeouts
 from tests.unit.registry.folders import DIGEST, Folder, api_key, backend, echo, prompt, scenario, tenant, with_field
 
 
@@ -173,6 +173,7 @@ def test_a_tenant_with_everything(folder: Folder) -> None:
     assert set(value.scenarios) == {"chat", "gpt"}
     assert value.scenarios["gpt"] is value.scenarios["chat"]
     assert value.ip_allow_list == (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("::1/128"))
+    assert value.oidc == Oidc(issuer="https://idp.example", audience="llm", claim="tenant", value="acme")
     assert value.limits == (
         Limit(name="tokens-per-minute", unit="tokens", per="minute", amount=200000, burst=50000),
         Limit(
@@ -255,15 +256,10 @@ def test_kubernetes_metadata_is_accepted(folder: Folder) -> None:
 
 
 def test_warnings_name_what_has_no_effect_yet(folder: Folder) -> None:
-    """Limits, caches and OIDC are accepted, and named once each."""
+    """Caches are accepted, and named once; limits and token issuers have their effect."""
     limit = [{"unit": "concurrency", "amount": 1}]
     oidc = {"issuer": "https://idp.example", "audience": "llm", "claim": "tenant", "value": "b"}
     folder.write("x.yaml", backend(), scenario(cache={"mode": "exact"}))
     folder.write("t.yaml", tenant("b", limits=limit, oidc=oidc), tenant("a", limits=limit), tenant("c"))
     folder.write("k.yaml", api_key(tenant="a", limits=limit))
-    assert folder.load().warnings == (
-        "limits of tenants a, b are accepted but not enforced by this version",
-        "limits of API keys acme-ci are accepted but not enforced by this version",
-        "oidc of tenants b is accepted but has no effect in this version",
-        "the cache of scenarios chat is accepted but has no effect in this version",
-    )
+    assert folder.load().warnings == ("the cache of scenarios chat is accepted but has no effect in this version",)

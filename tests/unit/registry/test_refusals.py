@@ -32,6 +32,11 @@ def limits(*items: dict[str, Any]) -> Document:
     return tenant(limits=list(items))
 
 
+def issuer(url: str) -> Document:
+    """Return a tenant whose tokens this issuer signs."""
+    return tenant(oidc={"issuer": url, "audience": "a", "claim": "b", "value": "c"})
+
+
 BACKENDS: list[tuple[Document, str, str]] = [
     (backend(provider="azure"), "spec.provider", "`azure` is not supported by this version"),
     (backend(provider="bedrock"), "spec.provider", "not supported by this version"),
@@ -161,6 +166,13 @@ TENANTS: list[tuple[Document, str, str]] = [
     (tenant(ipAllowList=["office"]), "spec.ipAllowList[0]", "CIDR"),
     (tenant(oidc={"issuer": "https://x", "claim": "b", "value": "c"}), "spec.oidc.audience", "is required"),
     (tenant(oidc={"issuer": "x", "audience": "a", "claim": "b", "value": "c"}), "spec.oidc.issuer", "must match"),
+    (issuer("http://idp.example"), "spec.oidc.issuer", "must match"),
+    (issuer("https://idp.example?x=1"), "spec.oidc.issuer", "must match"),
+    (issuer("https://me@idp.example"), "spec.oidc.issuer", "must match"),
+    (issuer("https://"), "spec.oidc.issuer", "must match"),
+    (issuer("https:///path"), "spec.oidc.issuer", "no valid host"),
+    (issuer("https://idp.example:0"), "spec.oidc.issuer", "no valid port"),
+    (issuer("https://idp.exämple"), "spec.oidc.issuer", "ASCII"),
     (limits({**LIMIT, "unit": "words"}), "spec.limits[0].unit", "must be 'requests'"),
     (limits({"unit": "tokens", "per": "minute"}), "spec.limits[0].amount", "is required"),
     (limits({"unit": "tokens", "amount": 5}), "spec.limits[0].per", "is required with unit tokens"),
@@ -171,6 +183,7 @@ TENANTS: list[tuple[Document, str, str]] = [
     (limits({"unit": "cost", "per": "minute", "amount": "5"}), "spec.limits[0].per", "day or month"),
     (limits({"unit": "cost", "per": "day", "amount": 5}), "spec.limits[0].amount", "in quotes"),
     (limits({"unit": "cost", "per": "day", "amount": "0.00"}), "spec.limits[0].amount", "above zero"),
+    (limits({"unit": "cost", "per": "month", "amount": "9007200"}), "spec.limits[0].amount", "at most 9007199 USD"),
     (limits({**LIMIT, "amount": "5"}), "spec.limits[0].amount", "must be an integer"),
     (limits({**LIMIT, "amount": 0}), "spec.limits[0].amount", "from 1"),
     (limits({**LIMIT, "amount": -5}), "spec.limits[0].amount", "from 1"),

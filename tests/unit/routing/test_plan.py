@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.model import Backend, Scenario, Target
+from gateway.model import Backend, Price, Scenario, Target
 from gateway.routing import make_plan
 
 
@@ -90,3 +90,15 @@ def test_with_all_disabled_nothing_is_planned() -> None:
     plan = make_plan(scenario([(off, 1)]), 0.0, 4)
     assert plan.attempts == ()
     assert plan.dropped == (("off", "disabled"),)
+
+
+def test_only_backends_with_a_price_under_a_limit_of_cost() -> None:
+    """Targets and fallbacks alike; their share of the traffic goes to the others."""
+    price = Price(input_nano_usd=1, cached_input_nano_usd=1, output_nano_usd=1)
+    paid = Backend(name="paid", provider="openai", origin=None, price=price)
+    free_first = scenario([(A, 99), (paid, 1)], [B])
+    plan = make_plan(free_first, 0.0, 4, priced_only=True)
+    assert names(plan.attempts) == ["paid"]
+    assert plan.dropped == (("a", "without a price"), ("b", "without a price"))
+    assert names(make_plan(free_first, 0.0, 4).attempts) == ["a", "b"]
+    assert make_plan(scenario([(A, 1)]), 0.0, 4, priced_only=True).attempts == ()

@@ -65,7 +65,7 @@ def test_precedence() -> None:
         ({"max_tokens": 50}, {"max_tokens": 50}, 50),
         ({"max_tokens": 500}, {"max_tokens": 100}, 100),
         ({"max_completion_tokens": 500}, {"max_completion_tokens": 100}, 100),
-        ({"max_completion_tokens": 50, "max_tokens": 500}, {"max_completion_tokens": 50, "max_tokens": 100}, 50),
+        ({"max_completion_tokens": 50, "max_tokens": 500}, {"max_completion_tokens": 50, "max_tokens": 100}, 100),
     ],
 )
 def test_the_cap_only_lowers(given_limits: dict[str, Any], sent: dict[str, int], limit: int) -> None:

@@ -167,7 +167,8 @@ def test_wrong_secret_is_not_shown(url: str, empty_place: Path, monkeypatch: pyt
     """The value of a setting that may hold a credential is in no text."""
     monkeypatch.setenv("LLM_GATEWAY_REDIS_URL", url)
     assert complaint() == (
-        "LLM_GATEWAY_REDIS_URL: expected redis://, rediss:// or unix:// with an address, or the word embedded"
+        "LLM_GATEWAY_REDIS_URL: expected redis://, rediss://, unix:// with an address, the first two also with"
+        " +sentinel or +cluster, or the word embedded"
     )
     monkeypatch.setenv("LLM_GATEWAY_REDIS_URL", "redis://:hunter2@host")
     assert "hunter2" not in repr(Settings.load())

@@ -201,3 +201,11 @@ def test_a_folder_is_prepared_by_removing_what_is_ours(tmp_path: Path) -> None:
     other.touch()
     prepare_metrics_folder(tmp_path)
     assert list(tmp_path.iterdir()) == [other]
+
+
+def test_how_much_of_a_limit_is_taken_is_not_added_up(start: Callable[[], Worker], reader: Metrics) -> None:
+    """Every worker tells of the same limit: the highest is shown."""
+    one, other = start(), start()
+    one.do("taken 9000")
+    other.do("taken 2000")
+    assert scrape(reader).value("llm_gateway_limit_utilization_ratio", tenant="acme", limit="tokens") == 0.9

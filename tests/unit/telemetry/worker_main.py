@@ -45,6 +45,8 @@ def obey(metrics: Metrics, command: str, *arguments: str) -> None:
             for number in range(int(arguments[0])):
                 finish(metrics, record(scenario=f"s{number % 40}"))
                 metrics.flush()
+        case "taken":
+            metrics.limit_utilization("acme", "tokens").value = int(arguments[0])
         case "flush":
             metrics.flush()
         case _:

@@ -1,0 +1,76 @@
+"""What the admin API leaves in Redis, laid over the registry: in every gateway with a Redis, with a token or without.
+
+The paths of the API exist with a token only, see ``admin_routes``. Invariant: a gateway that has a token judges no key
+before it knows what was revoked.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from gateway.app.admin_gate import AdminTokens
+from gateway.app.redis import redis_config
+from gateway.app.source import RegistryWatch
+from gateway.app.tasks import BackgroundTasks
+from gateway.registry.keystore import KeyStore
+from gateway.registry.keysync import KeySync
+from gateway.settings import Settings
+
+if TYPE_CHECKING:
+    from gateway.redis.lane import RedisLane
+
+DEADLINE_S: Final = 1.0
+"""How long Redis may take for a command of operators, at least: nobody's request waits for it."""
+
+
+class Administration:
+    """Keys in Redis, kept up to date, and what the admin API works with. Made inside the event loop.
+
+    ``lane`` is a patient lane, for whatever no request to a model waits for; None without a Redis.
+    """
+
+    def __init__(self, settings: Settings, registry: RegistryWatch, redis_url: str | None) -> None:
+        self.tokens: AdminTokens | None = None
+        if settings.admin_token or settings.admin_read_token:
+            self.tokens = AdminTokens(settings.admin_token, settings.admin_read_token)
+        self.registry = registry
+        self.keys_max = settings.keys_max
+        self.usage_rows_max = settings.usage_max_rows
+        self.lane = None if redis_url is None else _lane(settings, redis_url)
+        self.sync: KeySync | None = None
+        if self.lane is not None:
+            self.sync = KeySync(
+                KeyStore(self.lane),
+                registry.lay_over,
+                poll_s=settings.keys_poll_s,
+                cache=settings.keys_cache_file,
+            )
+            if self.tokens is not None:
+                registry.lay_over(None)
+            self.sync.remember()
+
+    @property
+    def keys_known(self) -> bool:
+        """Whether keys may be judged: what was revoked is known, or nothing can have been."""
+        return self.registry.overlay is not None
+
+    async def start(self, tasks: BackgroundTasks) -> None:
+        """Begin to read the keys."""
+        if self.lane is not None and self.sync is not None:
+            await self.lane.start()
+            tasks.keep_running("keys of the admin API", self.sync.run)
+
+    async def close(self) -> None:
+        """End the connection; the tasks are ended by who gave them."""
+        if self.lane is not None:
+            await self.lane.close()
+
+
+def _lane(settings: Settings, redis_url: str) -> RedisLane:
+    """A lane beside that of the requests: neither waits for the other, and this one has more patience."""
+    from gateway.redis.lane import RedisLane  # a gateway without a Redis loads none of it
+
+    config = redis_config(settings, redis_url)
+    return RedisLane(msgspec.structs.replace(config, deadline_s=max(config.deadline_s, DEADLINE_S)))

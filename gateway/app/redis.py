@@ -1,0 +1,83 @@
+"""The lane to Redis that the settings ask for, and how it counts.
+
+Invariant: what is wrong with the address or the CA file is found here, with the name of the setting, before anything
+serves; that a server cannot be reached is no error of the settings.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING
+
+from gateway.errors import SettingsInvalid
+from gateway.redis.config import RedisConfig, parse_url
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from gateway.redis.lane import RedisLane
+    from gateway.redis.observer import Failure, Notice
+    from gateway.settings import Settings
+    from gateway.telemetry import Metrics
+
+
+def redis_config(settings: Settings, url: str) -> RedisConfig:
+    """Where Redis is and the bounds of the lane; ``url`` is the embedded server's where that one is used.
+
+    Raises SettingsInvalid, which never quotes the address.
+    """
+    try:
+        server = parse_url(url)
+    except ValueError as error:
+        raise SettingsInvalid(f"LLM_GATEWAY_REDIS_URL: {error}") from None
+    return RedisConfig(
+        server=server,
+        deadline_s=settings.redis_deadline_s,
+        connect_timeout_s=settings.redis_connect_timeout_s,
+        probe_s=settings.redis_probe_s,
+        failures_max=settings.redis_failures_max,
+        pending_max=settings.redis_pending_max,
+        check_s=settings.redis_check_s,
+        ca_file=settings.redis_ca_file,
+        credentials_file=settings.redis_credentials_file,
+    )
+
+
+def check_authorities(path: Path) -> None:
+    """Raises SettingsInvalid where the CA file cannot be used."""
+    try:
+        ssl.create_default_context(cafile=str(path))
+    except OSError as error:
+        raise SettingsInvalid(f"LLM_GATEWAY_REDIS_CA_FILE: expected a PEM file with certificates: {error}") from None
+
+
+def redis_lane(settings: Settings, url: str | None, metrics: Metrics) -> RedisLane | None:
+    """The lane, not yet started, or None without a Redis. Raises SettingsInvalid. Made inside the event loop."""
+    if url is None:
+        return None
+    from gateway.redis.lane import RedisLane  # a gateway without a Redis loads none of it
+
+    try:
+        return RedisLane(redis_config(settings, url), RedisCounts(metrics))
+    except OSError as error:
+        raise SettingsInvalid(f"LLM_GATEWAY_REDIS_CA_FILE: expected a PEM file with certificates: {error}") from None
+
+
+class RedisCounts:
+    """Counts what a lane tells (``gateway.redis.observer.Observer``)."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self.answered = metrics.redis_answered  # not one call more for every read
+
+    def failed(self, how: Failure, count: int) -> None:
+        """See Observer."""
+        self._metrics.redis_failed(how, count)
+
+    def unavailable(self, servers: int) -> None:
+        """See Observer."""
+        self._metrics.redis_unavailable(servers)
+
+    def noticed(self, what: Notice) -> None:
+        """See Observer."""
+        self._metrics.redis_noticed(what)

@@ -1,0 +1,65 @@
+"""What a call may use at most, from its request and its plan; pure.
+
+Invariants:
+- The input bound is never below what a tokenizer that makes at most one token of a byte counts: every byte of every
+  field counts, JSON's own included. Only the data of an image inside ``messages`` is left out, and a constant stands
+  for the image.
+- The output bound is that of the dearest attempt in the plan.
+
+It does not guess what a call will probably use: that is learned where the levels are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gateway.dialects.openai.images import find_images
+from gateway.model import Backend, ChatRequest, Frozen, Price
+
+INPUT_UPPER_MAX = 2**40
+"""Tokens; beyond any body that could be received, and far below what the levels can count."""
+
+
+class InputConstants(Frozen, frozen=True):
+    """Tokens of what has no bytes of its own; see the settings of the same names."""
+
+    per_message: int = 10
+    per_image: int = 2000
+
+
+class InputSize(Frozen, frozen=True):
+    """What a request brings: bytes of text (images left out), and the most tokens that can be made of all of it."""
+
+    text_bytes: int
+    upper_tokens: int
+
+
+def measure_input(request: ChatRequest, constants: InputConstants) -> InputSize:
+    """The input of a call as it will be sent. Costs one pass over the messages."""
+    total = sum(map(len, request.fields.values()))
+    messages = bytes(request.fields.get("messages", b""))
+    images, data_bytes = find_images(messages)
+    text_bytes = total - data_bytes + images * constants.per_image
+    upper = text_bytes + (messages.count(b'"role"') + 1) * constants.per_message
+    return InputSize(text_bytes=text_bytes, upper_tokens=min(upper, INPUT_UPPER_MAX))
+
+
+def worst_output(attempts: Sequence[Backend]) -> int:
+    """The most output tokens of one choice over the attempts, of which there is at least one."""
+    if len(attempts) == 1:
+        return attempts[0].max_output_tokens
+    return max(backend.max_output_tokens for backend in attempts)
+
+
+def dearest(attempts: Sequence[Backend]) -> Price | None:
+    """A price that none of the attempts exceeds, part by part; None where none of them has one."""
+    if len(attempts) == 1:
+        return attempts[0].price
+    prices = [backend.price for backend in attempts if backend.price is not None]
+    if not prices:
+        return None
+    return Price(
+        input_nano_usd=max(price.input_nano_usd for price in prices),
+        cached_input_nano_usd=max(price.cached_input_nano_usd for price in prices),
+        output_nano_usd=max(price.output_nano_usd for price in prices),
+    )

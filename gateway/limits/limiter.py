@@ -1,0 +1,301 @@
+"""Admission: every limit of a call at once, in one round trip, and a defined answer where that fails.
+
+A call that nothing limits is let in without waiting. Any other takes from all its limits or from none, by one script;
+where the script is not answered within the lane's deadline, each limit's ``on_redis_loss`` decides.
+
+Invariants:
+- An admission that this call will not use, because it was cancelled or its answer is missing, is undone; the call goes
+  on under another lease id, if at all.
+- Whatever Redis does, a call ends in a lease or in a refusal of the contract, within the lane's deadline.
+- Every call that was let in is told of when it ends, to the ledger too, once.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from gateway.clock import wall
+from gateway.errors import RedisFailure, RedisRefused, RedisUnavailable
+from gateway.limits.binding import Bindings, Bound, Gauges
+from gateway.limits.codec import decode_admit, encode_admit
+from gateway.limits.estimates import InputConstants, dearest, measure_input, worst_output
+from gateway.limits.lease import AdmittedLease, CountedLease, End, Lease, headers_of
+from gateway.limits.local import LocalLimits, Need, Shortage
+from gateway.limits.settlements import LaneLike, QueueBounds
+from gateway.limits.shared import Shared
+from gateway.limits.text import DEGRADED, refusal, unavailable
+from gateway.limits.wire import AdmitCall, AdmitReply, ScriptOptions, SettleCall
+from gateway.model import ChatRequest, Frozen, LimitUnit, Plan, Price, Principal, Scenario, Usage
+
+if TYPE_CHECKING:
+    from gateway.errors import GatewayError
+    from gateway.limits.scripts import LimitScripts
+
+_log = logging.getLogger("gateway.limits")
+
+_FREE = Price(input_nano_usd=0, cached_input_nano_usd=0, output_nano_usd=0)
+_BYTES_PER_TOKEN = 4
+_FAULTS_MAX = 20
+_TOKENS_PER_PRICE = 1_000_000
+
+
+class Observer(Gauges, Protocol):
+    """What the limits count in; see ``gateway.telemetry.Metrics``."""
+
+    def limit_rejected(self, tenant: str, limit: str, *, shadow: bool = False) -> None:
+        """A limit refused a call, or in ``shadow`` mode would have."""
+
+    def degraded(self, dependency: str, policy: str) -> None:
+        """A call was decided without a dependency."""
+
+    def leases_lost(self, count: int = 1) -> None:
+        """The ends of leases were given up."""
+
+
+class LimitOptions(Frozen, frozen=True):
+    """How limits behave; see the settings of the same names. ``workers`` is how many processes this replica has."""
+
+    inputs: InputConstants = InputConstants()
+    scripts: ScriptOptions = ScriptOptions()
+    queue: QueueBounds = QueueBounds()
+    workers: int = 1
+
+
+class Limiter:
+    """Admits the calls of one process. ``lane`` None: there is no Redis, and each limit's ``on_redis_loss`` holds."""
+
+    def __init__(
+        self, lane: LaneLike | None, scripts: LimitScripts | None, options: LimitOptions, observer: Observer
+    ) -> None:
+        self._lane = lane
+        self._options = options
+        self._observer = observer
+        self._bindings = Bindings(observer)
+        self.shared = Shared(lane, scripts, options, observer)
+        self._local = LocalLimits(self.shared.seen.seen, self.shared.slots.count)
+        self._admit_script = None if scripts is None else scripts.admit
+        self._prefix = secrets.token_hex(8)
+        self._count = 0
+        self._told: set[str] = set()
+
+    def bind(self, principal: Principal, scenario: Scenario) -> Bound | None:
+        """The limits of a call; None where nothing limits it."""
+        return self._bindings.find(principal, scenario)
+
+    def unlimited(self, principal: Principal, scenario: Scenario) -> Lease:
+        """The lease of a call that nothing limits: only the ledger, where there is one, hears of it."""
+        if self._lane is None:
+            return Lease()
+        call = AdmitCall(
+            lease_id=self._lease_id(),
+            kind=self._bindings.free(principal.tenant.name),
+            scenario=scenario.name,
+            backend="",
+            text_bytes=0,
+            input_upper=0,
+            output_cap=None,
+            worst_output=0,
+        )
+        return CountedLease(call, principal.key.name, self._ended)
+
+    async def admit(self, bound: Bound, plan: Plan, request: ChatRequest) -> AdmittedLease:
+        """Take from every limit of a call. The plan has at least one attempt.
+
+        Raises RateLimited, BudgetExceeded, LimitsUnavailable.
+        """
+        call = self._call_of(bound, plan, request)
+        lane, script = self._lane, self._admit_script
+        if lane is None or script is None or not lane.available:
+            return self._without_redis(bound, call)
+        if bound.goes_on_alone and self.shared.is_behind(bound.tenant):
+            return self._without_redis(bound, call)
+        if self.shared.seen.lost:
+            self.shared.restore(bound.tenant)
+        invocation = encode_admit(call, self._options.scripts)
+        try:
+            raw = await lane.run(script, invocation.keys, invocation.args)
+            reply = decode_admit(call, raw)
+        except RedisUnavailable:
+            return self._without_redis(bound, call)
+        except RedisFailure as failure:
+            if isinstance(failure, RedisRefused):
+                self._tell_once(failure.text)
+            self.shared.void(call)
+            return self._without_redis(bound, self._renamed(call))
+        except (msgspec.MsgspecError, TypeError, ValueError) as error:
+            self._tell_once(f"an answer that cannot be read: {error}")
+            self.shared.void(call)
+            return self._without_redis(bound, self._renamed(call))
+        except BaseException:  # the caller left while it waited: nobody will use what may have been taken
+            self.shared.void(call)
+            raise
+        return self._decided(bound, call, reply)
+
+    def _call_of(self, bound: Bound, plan: Plan, request: ChatRequest) -> AdmitCall:
+        attempts = plan.attempts
+        size = measure_input(request, self._options.inputs)
+        return AdmitCall(
+            lease_id=self._lease_id(),
+            kind=bound.kind,
+            scenario=bound.scenario,
+            backend=attempts[0].name,
+            text_bytes=size.text_bytes,
+            input_upper=size.upper_tokens,
+            output_cap=request.max_output_tokens,
+            worst_output=worst_output(attempts),
+            price=dearest(attempts) or _FREE,
+            choices=request.choices,
+        )
+
+    def _tell_once(self, fault: str) -> None:
+        """Log a fault of admissions that no outage explains: each once, since every call may meet it."""
+        if fault not in self._told and len(self._told) < _FAULTS_MAX:
+            self._told.add(fault)
+            _log.error("calls are not admitted by Redis: %s", fault)
+
+    def _lease_id(self) -> str:
+        self._count += 1
+        return f"{self._prefix}{self._count:x}"
+
+    def _renamed(self, call: AdmitCall) -> AdmitCall:
+        return msgspec.structs.replace(call, lease_id=self._lease_id())
+
+    # With Redis
+
+    def _decided(self, bound: Bound, call: AdmitCall, reply: AdmitReply) -> AdmittedLease:
+        observer = self._observer
+        self.shared.heard(bound, reply)
+        for limit_id in reply.shadowed:
+            observer.limit_rejected(bound.tenant, _name_of(bound, limit_id), shadow=True)
+        if not reply.admitted:
+            raise self._refused(bound, call, reply)
+        lease = AdmittedLease(bound, call, self._ended)
+        lease.reply = reply
+        lease.admitted_ms = reply.now_ms
+        lease.output_limit = reply.output_limit
+        lease.reserved = Usage(input_tokens=reply.input_estimate, output_tokens=reply.output_estimate, estimated=True)
+        if bound.slots:
+            self.shared.slots.hold(bound.tenant, call.lease_id, bound.slots)
+        return lease
+
+    def _refused(self, bound: Bound, call: AdmitCall, reply: AdmitReply) -> GatewayError:
+        refused = reply.refused
+        if refused is None:  # the id was taken: nothing that this process does, so nothing to rely on
+            _log.error("an admission was refused because its lease had been known: %s", call.lease_id)
+            return unavailable(bound.limits[0].limit)
+        self._observer.limit_rejected(bound.tenant, refused.limit.name)
+        return refusal(refused.limit, reply.retry_after_ms / 1000, headers_of(bound, reply))
+
+    # Without
+
+    def _without_redis(self, bound: Bound, call: AdmitCall) -> AdmittedLease:
+        """What each limit's ``on_redis_loss`` makes of the call. Raises as ``admit``."""
+        observer = self._observer
+        policies = set()
+        for each in bound.limits:
+            limit = each.limit
+            if limit.on_redis_loss == "closed" and limit.mode == "enforce":
+                observer.degraded("redis", "closed")
+                raise unavailable(limit)
+            policies.add(limit.on_redis_loss)
+        observer.degraded("redis", "local" if "local" in policies else "open")
+        local = [each for each in bound.limits if each.limit.on_redis_loss == "local"]
+        need = need_of(call)
+        now_s = wall()
+        taken = self._local.take(bound.tenant, local, need, self.shared.replicas.count, now_s)
+        if isinstance(taken, Shortage):
+            limit = local[taken.place].limit
+            observer.limit_rejected(bound.tenant, limit.name)
+            raise refusal(limit, taken.retry_after_s, DEGRADED)
+        lease = AdmittedLease(bound, call, self._ended)
+        lease.hold = taken
+        lease.admitted_ms = int(now_s * 1000)
+        if bound.bounds_output:
+            lease.output_limit = worst_of(call)
+        lease.reserved = Usage(
+            input_tokens=need.expected["inputTokens"], output_tokens=need.expected["outputTokens"], estimated=True
+        )
+        if bound.slots:
+            self.shared.slots.hold(bound.tenant, call.lease_id, bound.slots)
+        return lease
+
+    # The end of a call
+
+    def _ended(self, lease: CountedLease, end: End) -> None:
+        call, reply = lease.call, lease.reply
+        if lease.hold is not None:
+            lease.hold.settle(None if end.keep else _used(end))
+        if isinstance(lease, AdmittedLease) and lease.bound.slots:
+            self.shared.slots.release(call.tenant, call.lease_id)
+        if self._lane is None:
+            return
+        now_s = wall()
+        self.shared.settle(
+            SettleCall(
+                lease_id=call.lease_id,
+                admitted_ms=lease.admitted_ms,
+                kind=call.kind,
+                usage=end.usage,
+                cost_nano=end.cost_nano_usd,
+                key=lease.key,
+                scenario=call.scenario,
+                backend=end.backend,
+                status=end.status,
+                ended_at=now_s,
+                text_bytes=call.text_bytes,
+                choices=call.choices,
+                keep=end.keep and reply is not None,
+            )
+        )
+
+
+def worst_of(call: AdmitCall) -> int:
+    """The most output tokens of one choice."""
+    return call.worst_output if call.output_cap is None else min(call.output_cap, call.worst_output)
+
+
+def need_of(call: AdmitCall) -> Need:
+    """What a call takes where nothing has been learned: four bytes a token, and of output its cap or a first guess."""
+    price = call.price or _FREE
+    choices = call.choices
+    cap = worst_of(call)
+    worst_out = cap * choices
+    guess = cap if call.output_cap is not None else min(cap, ScriptOptions().first_output_tokens)
+    expected_in = min(-(-call.text_bytes // _BYTES_PER_TOKEN), call.input_upper)
+    input_price = max(price.input_nano_usd, price.cached_input_nano_usd)
+    worst_cost = call.input_upper * input_price + worst_out * price.output_nano_usd
+    return Need(
+        expected={
+            "requests": 1,
+            "tokens": expected_in + guess * choices,
+            "inputTokens": expected_in,
+            "outputTokens": guess * choices,
+        },
+        worst={
+            "requests": 1,
+            "tokens": call.input_upper + worst_out,
+            "inputTokens": call.input_upper,
+            "outputTokens": worst_out,
+            "cost": -(-worst_cost // _TOKENS_PER_PRICE),
+        },
+    )
+
+
+def _used(end: End) -> dict[LimitUnit, int]:
+    usage = end.usage
+    if usage is None:
+        return {}
+    return {
+        "tokens": usage.input_tokens + usage.output_tokens,
+        "inputTokens": usage.input_tokens,
+        "outputTokens": usage.output_tokens,
+        "cost": end.cost_nano_usd,
+    }
+
+
+def _name_of(bound: Bound, limit_id: str) -> str:
+    return next(each.limit.name for each in bound.limits if each.id == limit_id)

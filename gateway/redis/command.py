@@ -1,0 +1,78 @@
+"""One command on its way: its bytes, the future of its answer, and what may still have to be done about it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hiredis import pack_command
+
+from gateway.errors import RedisRefused, RedisUnavailable
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from gateway.errors import RedisFailure
+    from gateway.redis.script import Script
+
+REDIRECTS_MAX = 3
+"""How often a cluster may send one command on before that is an error."""
+
+_UNTOUCHED = frozenset(
+    {"OOM", "LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOAUTH", "NOREPLICAS", "MISCONF", "BUSY"}
+)
+"""Error codes with which the server turns a command away before it does anything."""
+
+
+class ErrorReply(Exception):
+    """An error as the server wrote it; its first word is the code."""
+
+    @property
+    def code(self) -> str:
+        """The first word."""
+        return str(self).partition(" ")[0]
+
+    def failure(self) -> RedisFailure:
+        """What the sender of the command is told."""
+        text = str(self)
+        return RedisUnavailable(text) if self.code in _UNTOUCHED else RedisRefused(text)
+
+
+class Command:
+    """A command and its future. ``due`` is when it has waited too long (clock.monotonic), 0 until it was first tried.
+
+    ``within_s`` is how long it has instead of the connection's deadline, 0 for that.
+    ``expired`` says that its future has failed while its answer is outstanding: it keeps its place among the commands
+    that wait for answers, so that the answer goes to nobody. A call of a script keeps what EVAL would need.
+    """
+
+    # Defaults of the class, since most commands never change them and an object is made for each command.
+    due = 0.0
+    within_s = 0.0
+    expired = False
+    script: Script | None = None
+    rest: tuple[bytes | str | int, ...] = ()
+    redirects = 0
+    slot = -1
+
+    def __init__(self, future: asyncio.Future[Any], packed: bytes) -> None:
+        self.future = future
+        self.packed = packed
+
+    def fail(self, failure: Exception) -> None:
+        """Give its future a failure, if it still waits. One that nobody reads is no news, so none is reported."""
+        future = self.future
+        if not future.done():
+            future.set_exception(failure)
+            future.exception()
+
+    def carry_source(self) -> None:
+        """Become an EVAL, which brings the script along."""
+        assert self.script is not None
+        self.packed = pack("EVAL", self.script.source, *self.rest)
+        self.script = None
+
+
+def pack(*parts: bytes | str | int) -> bytes:
+    """The bytes of a command (RESP2 array of bulk strings)."""
+    packed: bytes = pack_command(parts)  # type: ignore[arg-type]  # its stub knows tuples of one element only
+    return packed

@@ -1,0 +1,162 @@
+"""The settings of what is served, of the process, and of the state that replicas share: the first part of ``Settings``.
+
+Declarations only; ``schema`` checks them and adds the rest.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+from pydantic_settings import BaseSettings
+
+from gateway.settings.fields import Duration
+from gateway.settings.fields import count as _count
+from gateway.settings.fields import seconds as _seconds
+from gateway.settings.fields import value as _value
+
+
+class ServiceSettings(BaseSettings):
+    """What is served, how the process behaves, and what it shares."""
+
+    # What is served
+    registry: Path = _value(Path("registry"), "a folder", "Folder of the registry's YAML documents.")
+    registry_source: Literal["folder"] = _value(
+        "folder",
+        "folder (this version reads the registry from a folder only)",
+        "Where the registry is read from.",
+    )
+    registry_poll_s: Duration = _seconds(1, 0.1, 1.5, "How often the registry's folder is looked at for changes.")
+    secrets_dir: Path | None = _value(
+        None, "an existing folder", "Folder below which backends may name files with secrets."
+    )
+    default_scenario: str | None = _value(
+        None,
+        "a name of 1 to 253 characters",
+        "Scenario of `/generate` and `/chat/completion` when the request names no model.",
+    )
+
+    # The process
+    listen: str = _value(
+        "127.0.0.1:8080",
+        "HOST:PORT such as 127.0.0.1:8080 or [::1]:8080",
+        "Address of the data port, which tenants call; port 0 takes a free one.",
+    )
+    management_listen: str = _value(
+        "127.0.0.1:8081",
+        "HOST:PORT such as 127.0.0.1:8081 or [::1]:8081",
+        "Address of the management port with health and metrics, which tenants must not reach.",
+    )
+    workers: int = _count(
+        1,
+        1,
+        64,
+        "processes",
+        "Worker processes that share the data port. Each may make its"
+        " even share, at least 1, of the calls that a backend's maxConcurrentRequests allows.",
+    )
+    redis_url: str | None = _value(
+        None,
+        "redis://, rediss://, unix:// with an address, the first two also with +sentinel or +cluster, or the word"
+        " embedded",
+        "Redis for the state that replicas share: limits, usage, keys. `embedded` starts a Valkey on loopback that ends"
+        " with this process.",
+        secret=True,
+    )
+    redis_credentials_file: Path | None = _value(
+        None,
+        "an existing file",
+        "File with the password of Redis, or with an ACL user and a password on two lines; it wins over the address"
+        " and is read again when it changes and at every connection.",
+    )
+    redis_ca_file: Path | None = _value(
+        None, "an existing file", "PEM file with the certificate authorities of Redis, instead of the system's."
+    )
+    redis_deadline_s: Duration = _seconds(
+        0.05, 0.005, 5, "Time for Redis to answer a command; a later answer is not waited for."
+    )
+    redis_connect_timeout_s: Duration = _seconds(
+        1, 0.05, 30, "Time for a connection to Redis, from its beginning until the server is ready for commands."
+    )
+    redis_failures_max: int = _count(
+        5, 1, 1000, "deadlines", "Deadlines in a row without an answer after which Redis is not used for a while."
+    )
+    redis_probe_s: Duration = _seconds(
+        1, 0.05, 4, "While Redis is not used, the longest time between two attempts to use it again."
+    )
+    redis_pending_max: int = _count(
+        10000, 100, 1000000, "commands", "Commands per connection to Redis that may wait; a further one fails at once."
+    )
+    redis_check_s: Duration = _seconds(
+        2, 0.1, 60, "How often the server is asked for its role and memory, and the file of credentials looked at."
+    )
+    environment: Literal["development", "staging", "production"] = Field(
+        "development", description="Name in the log lines, and which `.env.<environment>` file is read as well."
+    )
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lambda v: str(v).lower())] = (
+        Field("info", description="Least severe level of the process log; the line per request is always written.")
+    )
+    log_queue_lines: int = _count(
+        10000, 100, 1000000, "lines", "Log lines that may wait for a slow reader of stdout before lines are dropped."
+    )
+    metrics_max_tenants: int = _count(
+        1000, 1, 100000, "tenants", "Tenants with label values of their own; further ones are counted as `other`."
+    )
+    docs: bool = Field(True, description="Whether the data port serves `/docs` and `/openapi.json`.")
+
+    # Limits
+    limit_tokens_per_message: int = _count(
+        10, 0, 10000, "tokens", "Input tokens that a budget reserves for each message beside one for every byte."
+    )
+    limit_tokens_per_image: int = _count(
+        2000,
+        0,
+        1000000,
+        "tokens",
+        "Input tokens that a budget reserves for an image, in place of the bytes of its data.",
+    )
+    limit_first_output_tokens: int = _count(
+        256,
+        1,
+        1000000,
+        "tokens",
+        "Output tokens that rates expect of a call without a limit of its own while nothing is known of its scenario.",
+    )
+    limit_queue_entries: int = _count(
+        20000,
+        100,
+        10000000,
+        "calls",
+        "Ended calls per worker that wait for Redis to be back, 2 kB each; the oldest go first.",
+    )
+    limit_queue_s: Duration = _seconds(
+        600, 1, 86400, "How long an ended call waits for Redis to be back before its end is given up as lost."
+    )
+
+    limit_slot_s: Duration = _seconds(
+        30,
+        3,
+        600,
+        "How long a place under a concurrency limit is kept for a gateway that died; renewed three times meanwhile.",
+    )
+
+    # The usage ledger
+    usage_retention_days: int = _count(
+        400,
+        1,
+        3660,
+        "days",
+        "How long the usage of a day, and a tenant's events after its last call, are kept in Redis.",
+    )
+    usage_events_max: int = _count(
+        10000,
+        0,
+        10000000,
+        "events",
+        "Usage events kept per tenant for exporters, some 100 bytes each; older ones are given up. 0 keeps none.",
+    )
+    usage_watch_s: Duration = _seconds(10, 0.1, 300, "How often it is measured how far the export of usage is behind.")
+    usage_max_rows: int = _count(
+        20000, 100, 1000000, "rows", "Most rows of usage, one per day, key, scenario and backend, read for one answer."
+    )

@@ -1,0 +1,98 @@
+"""A lane whose answers the test gives: what was asked stays visible and unanswered until then."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from gateway.limits.scripts import LimitScripts
+from gateway.redis.script import Script
+
+SCRIPTS = LimitScripts(**{name: Script(name, name) for name in ("admit", "settle", "void", "renew", "levels")})
+
+
+class Asked:
+    """One command: what it is, and the future of its answer."""
+
+    def __init__(self, what: str, parts: Sequence[Any]) -> None:
+        self.what = what
+        self.parts = parts
+        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    @property
+    def arguments(self) -> Any:
+        """What a script was given."""
+        return msgspec.msgpack.decode(self.parts[1][0])
+
+
+class FakeLane:
+    """Satisfies LaneLike."""
+
+    def __init__(self) -> None:
+        self.available = True
+        self.asked: list[Asked] = []
+        self.listeners: list[Callable[[bool], None]] = []
+        self.loss_listeners: list[Callable[[], None]] = []
+        self.answer: Callable[[Asked], Any] | None = None
+
+    def run(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> asyncio.Future[Any]:
+        """See LaneLike."""
+        return self._ask(Asked(script.name, (keys, args)))
+
+    def send(self, *parts: bytes | str | int) -> asyncio.Future[Any]:
+        """See LaneLike."""
+        return self._ask(Asked(str(parts[0]), parts))
+
+    def on_change(self, callback: Callable[[bool], None]) -> None:
+        """See LaneLike."""
+        self.listeners.append(callback)
+
+    def on_loss(self, callback: Callable[[], None]) -> None:
+        """See LaneLike."""
+        self.loss_listeners.append(callback)
+
+    def lose(self) -> None:
+        """The server may have lost writes."""
+        for each in self.loss_listeners:
+            each()
+
+    def change(self, *, available: bool) -> None:
+        """The breaker closes or opens."""
+        self.available = available
+        for each in self.listeners:
+            each(available)
+
+    def names(self) -> list[str]:
+        """What was asked, in order."""
+        return [each.what for each in self.asked]
+
+    def _ask(self, asked: Asked) -> asyncio.Future[Any]:
+        self.asked.append(asked)
+        if self.answer is not None:
+            answer = self.answer(asked)
+            if isinstance(answer, Exception):
+                asked.future.set_exception(answer)
+            else:
+                asked.future.set_result(answer)
+        return asked.future
+
+
+def packed(*parts: Any) -> bytes:
+    """A script's reply."""
+    return msgspec.msgpack.encode(parts)
+
+
+def ended(epoch: str = "e1", outcome: int = 0) -> bytes:
+    """The reply to a settlement or a void."""
+    return packed(outcome, epoch)
+
+
+def admission(*, status: int = 1, epoch: str = "e1", now_ms: int = 1_000_000, used: Sequence[int] = (1,)) -> bytes:
+    """The reply to an admission of limits of 10 each; refused by the first where ``status`` is 0."""
+    many = [0] * len(used)
+    left = [10 - each for each in used]
+    refused = 1 if status == 0 else 0
+    return packed(status, epoch, now_ms, refused, 2500 * refused, -1, 20, 30, 0, [], many, left, many, list(used))

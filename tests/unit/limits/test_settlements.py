@@ -1,0 +1,241 @@
+"""The queue of what Redis has to be told: once each, bounded, never in front of a request."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from gateway.errors import RedisRefused, RedisUnanswered, RedisUnavailable
+from gateway.limits.settlements import QueueBounds, Settlements
+from gateway.limits.wire import LimitSet, ScriptOptions, SettleCall
+from tests.unit.limits.fake_lane import SCRIPTS, Asked, FakeLane, ended
+
+KIND = LimitSet("acme", ())
+
+
+class Queue:
+    """Settlements on a fake lane."""
+
+    def __init__(self, **bounds: Any) -> None:
+        self.lane = FakeLane()
+        self.epochs: list[tuple[str, bytes]] = []
+        self.lost = 0
+        self.settlements = Settlements(
+            self.lane,
+            (SCRIPTS, ScriptOptions()),
+            QueueBounds(**bounds),
+            lambda tenant, epoch: self.epochs.append((tenant, epoch)),
+            self._lose,
+        )
+
+    def _lose(self, count: int) -> None:
+        self.lost += count
+
+    def settle(self, lease_id: str) -> None:
+        """A call has ended."""
+        self.settlements.settle(
+            SettleCall(
+                lease_id=lease_id,
+                admitted_ms=0,
+                kind=KIND,
+                usage=None,
+                cost_nano=0,
+                key="ci",
+                scenario="chat",
+                backend="main",
+                status=200,
+                ended_at=1_000_000.0,
+            )
+        )
+
+    def sent(self) -> list[str]:
+        """The ids that were sent, in order."""
+        return [each.arguments[0] for each in self.lane.asked]
+
+
+def answered(_: Asked) -> bytes:
+    """Every command is."""
+    return ended()
+
+
+def test_it_is_sent_at_once_and_the_epoch_is_told() -> None:
+    """Nothing waits while Redis answers."""
+
+    async def main() -> None:
+        queue = Queue()
+        queue.lane.answer = answered
+        queue.settle("a")
+        assert queue.sent() == ["a"]
+        await asyncio.sleep(0)
+        assert queue.epochs == [("acme", b"e1")]
+        assert queue.settlements.waiting == 0
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("failure", [RedisUnavailable("x"), RedisUnanswered("x"), RedisRefused("x")])
+def test_what_failed_is_sent_again_until_it_is_answered(failure: Exception) -> None:
+    """The same bytes, so that the server knows what it has had."""
+
+    async def main() -> None:
+        queue = Queue()
+        queue.lane.answer = lambda _: failure
+        queue.settle("a")
+        await asyncio.sleep(0)
+        assert queue.settlements.waiting == 1
+        await queue.settlements.flush()
+        assert queue.settlements.waiting == 1
+        queue.lane.answer = answered
+        await queue.settlements.flush()
+        assert queue.settlements.waiting == 0
+        assert queue.sent() == ["a"] * 3
+        assert len({tuple(each.parts[1]) for each in queue.lane.asked}) == 1
+        await queue.settlements.flush()
+        assert len(queue.lane.asked) == 3
+
+    asyncio.run(main())
+
+
+def test_nothing_is_sent_while_redis_is_not_used() -> None:
+    """It waits, settlements and voids alike, in order."""
+
+    async def main() -> None:
+        queue = Queue()
+        queue.lane.available = False
+        queue.settle("a")
+        queue.settlements.void(KIND, "b")
+        queue.settle("c")
+        await queue.settlements.flush()
+        assert queue.lane.asked == []
+        queue.lane.available, queue.lane.answer = True, answered
+        await queue.settlements.flush()
+        assert queue.lane.names() == ["settle", "void", "settle"]
+        assert queue.sent() == ["a", "b", "c"]
+
+    asyncio.run(main())
+
+
+def test_the_queue_is_bounded_and_what_is_given_up_is_counted() -> None:
+    """The oldest goes first; an entry that is too old goes too."""
+
+    async def main() -> None:
+        queue = Queue(entries_max=3)
+        queue.lane.available = False
+        for each in "abcde":
+            queue.settle(each)
+        assert (queue.settlements.waiting, queue.lost) == (3, 2)
+        queue.lane.available, queue.lane.answer = True, answered
+        await queue.settlements.flush()
+        assert queue.sent() == ["c", "d", "e"]
+        aged = Queue(age_max_s=1e-9)
+        aged.lane.available = False
+        aged.settle("a")
+        await asyncio.sleep(0.001)
+        await aged.settlements.flush()
+        assert (aged.settlements.waiting, aged.lost) == (0, 1)
+
+    asyncio.run(main())
+
+
+def test_a_flush_ends_at_the_first_part_that_is_not_answered() -> None:
+    """Thousands that wait do not hammer a server that is in trouble."""
+
+    async def main() -> None:
+        queue = Queue()
+        queue.lane.available = False
+        for number in range(1000):
+            queue.settle(f"a{number}")
+        queue.lane.available = True
+        queue.lane.answer = lambda _: RedisUnanswered("x")
+        await queue.settlements.flush()
+        assert len(queue.lane.asked) == 200
+        assert queue.settlements.waiting == 1000
+        queue.lane.answer = answered
+        await queue.settlements.flush()
+        assert set(queue.sent()[200:]) == {f"a{number}" for number in range(1000)}
+
+    asyncio.run(main())
+
+
+def test_the_end_waits_for_answers_for_a_bounded_time() -> None:
+    """What is left then is lost, and counted."""
+
+    async def main() -> None:
+        queue = Queue()
+        queue.settle("a")
+        asyncio.get_running_loop().call_soon(queue.lane.asked[0].future.set_result, ended())
+        await queue.settlements.close(5.0)
+        assert queue.lost == 0
+        away = Queue()
+        away.lane.available = False
+        away.settle("a")
+        await away.settlements.close(0.01)
+        assert away.lost == 1
+
+    asyncio.run(main())
+
+
+def test_the_end_waits_for_redis_to_be_back(caplog: pytest.LogCaptureFixture) -> None:
+    """Not only for answers; what is lost after all is said, with what was sent and not answered."""
+
+    async def main() -> None:
+        queue = Queue()
+        queue.lane.available = False
+        queue.settle("a")
+        closing = asyncio.ensure_future(queue.settlements.close(5.0))
+        await asyncio.sleep(0.01)
+        queue.lane.available, queue.lane.answer = True, answered
+        await closing
+        assert (queue.sent(), queue.lost, caplog.messages) == (["a"], 0, [])
+        away = Queue()
+        away.settle("a")
+        away.lane.available = False
+        away.settle("b")
+        await away.settlements.close(0.01)
+        assert away.lost == 2
+        assert caplog.messages == ["the process ends and Redis could not be told how calls ended: 2"]
+
+    asyncio.run(main())
+
+
+def test_a_tenant_is_behind_while_redis_cannot_know_of_its_calls() -> None:
+    """Not for what it may have had, nor for what was given up."""
+
+    async def main() -> None:
+        for failure, is_behind in ((RedisUnavailable("x"), True), (RedisUnanswered("x"), False)):
+            queue = Queue(entries_max=2)
+            queue.lane.answer = lambda _, failure=failure: failure
+            queue.settle("a")
+            await asyncio.sleep(0)
+            assert queue.settlements.is_behind("acme") == is_behind
+            queue.settlements.void(LimitSet("globex", ()), "b")
+            await asyncio.sleep(0)
+            assert not queue.settlements.is_behind("globex")
+            await queue.settlements.flush()
+            assert queue.settlements.is_behind("acme") == is_behind
+            for each in "cd":
+                queue.settlements.void(LimitSet("globex", ()), each)
+            await asyncio.sleep(0)
+            assert not queue.settlements.is_behind("acme")
+
+    asyncio.run(main())
+
+
+def test_an_entry_that_is_refused_does_not_keep_the_others() -> None:
+    """Each is sent once in a flush."""
+
+    async def main() -> None:
+        queue = Queue()
+        queue.lane.available = False
+        for number in range(500):
+            queue.settle(f"a{number}")
+        queue.lane.available = True
+        queue.lane.answer = lambda each: RedisRefused("x") if each.arguments[0] == "a0" else ended()
+        await queue.settlements.flush()
+        assert len(queue.lane.asked) == 500
+        assert queue.settlements.waiting == 1
+        assert not queue.settlements.is_behind("acme")
+
+    asyncio.run(main())

@@ -1,0 +1,168 @@
+"""What the scripts are given and how their answers are read, without a server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from gateway.limits import codec
+from gateway.limits.scripts import PARTS, load_scripts
+from gateway.limits.wire import (
+    COUNT_MAX,
+    AdmitCall,
+    BoundLimit,
+    Held,
+    Level,
+    LimitSet,
+    ScriptOptions,
+    SettleCall,
+    count,
+)
+from gateway.model import Limit, Price, Usage
+
+OPTIONS = ScriptOptions()
+RPM = BoundLimit(id="t:rpm", limit=Limit(name="rpm", unit="requests", per="minute", amount=600, burst=50))
+TPD = BoundLimit(id="k:ci:tpd", limit=Limit(name="tpd", unit="tokens", per="day", amount=5000, mode="shadow"))
+USD = BoundLimit(id="t:usd", limit=Limit(name="usd", unit="cost", per="month", amount=2**60))
+TWO = BoundLimit(id="t:two", limit=Limit(name="two", unit="concurrency", per=None, amount=2))
+
+
+def _admit(**more: Any) -> AdmitCall:
+    fields: dict[str, Any] = {
+        "lease_id": "lease-1",
+        "scenario": "chat",
+        "backend": "qwen",
+        "text_bytes": 10,
+        "input_upper": 20,
+        "output_cap": None,
+        "worst_output": 100,
+        **more,
+    }
+    return AdmitCall(kind=LimitSet("acme", fields.pop("limits", (RPM, TPD, TWO))), **fields)
+
+
+def _settle(**more: Any) -> SettleCall:
+    fields: dict[str, Any] = {
+        "lease_id": "lease-1",
+        "admitted_ms": 1000,
+        "usage": Usage(input_tokens=3, output_tokens=4),
+        "cost_nano": 5,
+        "key": "ci",
+        "scenario": "chat",
+        "backend": "qwen",
+        "status": 200,
+        "ended_at": 86_399.5,
+        **more,
+    }
+    return SettleCall(kind=LimitSet("acme", fields.pop("limits", (RPM, TWO))), **fields)
+
+
+def _sent(args: tuple[bytes, ...]) -> Any:
+    (packed,) = args
+    return msgspec.msgpack.decode(packed)
+
+
+def test_a_limit_is_sent_with_what_the_scripts_need() -> None:
+    """Field, kind, unit, amount, capacity, period and mode; the field changes with unit and period, not the amount."""
+    assert msgspec.msgpack.decode(RPM.spec) == ["l|t:rpm|requests|minute", 1, 1, 600, 50, 60_000, 0]
+    assert msgspec.msgpack.decode(TPD.spec) == ["l|k:ci:tpd|tokens|day", 2, 2, 5000, 5000, 0, 1]
+    assert msgspec.msgpack.decode(TWO.spec) == ["l|t:two|concurrency|", 4, 6, 2, 2, 0, 0]
+
+
+def test_an_amount_beyond_a_double_is_the_largest_that_fits() -> None:
+    """Such a limit is stricter than asked for, never looser."""
+    assert msgspec.msgpack.decode(USD.spec)[3] == COUNT_MAX
+    assert [count(value) for value in (-1, 0, 7, 2**53)] == [0, 0, 7, COUNT_MAX]
+
+
+def test_the_keys_of_a_call_lie_in_one_slot() -> None:
+    """All keys carry the tenant's hash tag; slots come in the order of the limits of concurrency."""
+    admit = codec.encode_admit(_admit(), OPTIONS)
+    assert admit.keys == (b"lgw:1:{acme}:levels", b"lgw:1:{acme}:lease:lease-1", b"lgw:1:{acme}:slots:t:two")
+    settle = codec.encode_settle(_settle(), OPTIONS)
+    assert settle.keys[2:4] == (b"lgw:1:{acme}:usage:1970-01-01", b"lgw:1:{acme}:events")
+    assert all(key.startswith(b"lgw:1:{acme}:") for key in settle.keys)
+
+
+def test_a_limit_of_cost_needs_a_price() -> None:
+    """A plan without one should have been dropped before."""
+    with pytest.raises(ValueError, match="acme, backend qwen"):
+        codec.encode_admit(_admit(limits=(USD,)), OPTIONS)
+
+
+def test_the_dearest_input_is_reserved() -> None:
+    """Where cached input costs more than other, that is the worst case."""
+    price = Price(input_nano_usd=3, cached_input_nano_usd=7, output_nano_usd=11)
+    assert _sent(codec.encode_admit(_admit(limits=(USD,), price=price), OPTIONS).args)[11:13] == [7, 11]
+
+
+def test_the_worst_output_is_within_the_cap() -> None:
+    """The request's own limit counts where it is lower; none is sent as -1."""
+    assert _sent(codec.encode_admit(_admit(output_cap=30), OPTIONS).args)[8:10] == [30, 30]
+    assert _sent(codec.encode_admit(_admit(output_cap=300), OPTIONS).args)[8:10] == [300, 100]
+    assert _sent(codec.encode_admit(_admit(), OPTIONS).args)[8:10] == [-1, 100]
+
+
+def test_a_refusal_is_read() -> None:
+    """The limit that refuses, the wait, and levels that are never below zero."""
+    raw = msgspec.msgpack.encode(
+        [0, "e1", 77, 2, 1500, -1, 3, 4, 1, [], [0, 9, 0], [5, -3, 1], [1, 2, 0], [45, 5003, 1]]
+    )
+    reply = codec.decode_admit(_admit(), raw)
+    assert (reply.admitted, reply.refused, reply.retry_after_ms, reply.output_limit) == (False, TPD, 1500, None)
+    assert (reply.epoch, reply.now_ms, reply.expired) == (b"e1", 77, 1)
+    assert reply.levels[0] == Level(limit=50, remaining=5, reset_ms=1, used=45, window=0)
+    assert reply.levels[1] == Level(limit=5000, remaining=0, reset_ms=2, used=5003, window=9)
+
+
+def test_an_admission_is_read() -> None:
+    """An output limit, and the ids of shadow limits that would have refused."""
+    raw = msgspec.msgpack.encode([1, "e1", 77, 0, 0, 0, 3, 4, 0, [2], [0, 9, 0], [5, 0, 1], [1, 2, 0], [45, 5000, 1]])
+    reply = codec.decode_admit(_admit(), raw)
+    assert (reply.admitted, reply.refused, reply.output_limit, reply.shadowed) == (True, None, 0, ("k:ci:tpd",))
+    assert (reply.input_estimate, reply.output_estimate) == (3, 4)
+
+
+def test_what_is_no_reply_is_refused() -> None:
+    """A truncated or foreign answer raises rather than being half read."""
+    for raw in (b"", b"\x91\x01", b"+OK", msgspec.msgpack.encode("x")):
+        with pytest.raises(msgspec.DecodeError):
+            codec.decode_admit(_admit(), raw)
+
+
+def test_only_reported_usage_is_learned_from() -> None:
+    """Estimates, failures and kept reservations are sent without a size to learn from."""
+    learned = [
+        _settle(text_bytes=9),
+        _settle(text_bytes=9, usage=None),
+        _settle(text_bytes=9, usage=Usage(estimated=True)),
+    ]
+    assert [_sent(codec.encode_settle(call, OPTIONS).args)[14] for call in learned] == [9, 0, 0]
+
+
+def test_renewals_name_each_slot_key_once() -> None:
+    """Calls under the same limit share its key; the records of the leases follow."""
+    held = (Held(lease_id="a", limits=(RPM, TWO)), Held(lease_id="b", limits=(TWO,)))
+    renew = codec.encode_renew("acme", held, OPTIONS)
+    assert [key.rpartition(b"}:")[2] for key in renew.keys] == [b"levels", b"slots:t:two", b"lease:a", b"lease:b"]
+    assert _sent(renew.args) == [30_000, 1, [["a", [1]], ["b", [1]]]]
+    reply = codec.decode_renew(held, msgspec.msgpack.encode(["e1", 5, [2], 3]))
+    assert (reply.epoch, reply.now_ms, reply.ended, reply.expired) == (b"e1", 5, ("b",), 3)
+
+
+def test_outcomes_are_named() -> None:
+    """The numbers of the scripts, as words."""
+    ended = [msgspec.msgpack.encode([outcome, "e1"]) for outcome in range(3)]
+    assert [codec.decode_settle(raw).outcome for raw in ended] == ["settled", "charged", "repeated"]
+    assert [codec.decode_void(raw) for raw in ended] == ["voided", "blocked", "ended"]
+
+
+def test_every_script_is_put_together() -> None:
+    """Each ends with its own file, and asks for the time once."""
+    scripts = load_scripts()
+    for name in PARTS:
+        source = getattr(scripts, name).source
+        assert source.count("call('TIME')") == 1
+        assert getattr(scripts, name).name == name
