@@ -60,6 +60,7 @@ class Exchange:
         "_callback",
         "_chunked",
         "_event",
+        "_flows",
         "_headers",
         "_length",
         "_status",
@@ -92,6 +93,7 @@ class Exchange:
         self.delivered = False  # the application has the last of the body
         self.gone = False
         self.state = NOTHING
+        self._flows = False  # in chunks, and neither complete nor cut
         self.task: asyncio.Task[None] | None = None  # that runs the application
         self.known: KnownHead | None = None
         self._event: asyncio.Event | None = None
@@ -158,12 +160,12 @@ class Exchange:
     def push(self, body: bytes) -> bool:
         """See ClientConnection."""
         protocol = self.protocol
+        if self._flows and body and not protocol.write_paused:  # as below, with fewer questions
+            protocol.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
+            return True
         if self.gone or protocol.write_paused or self.state not in (HEAD_HELD, STREAMING):
             return False
-        if body and self.state == STREAMING and self._chunked and not self.head_only:  # as below, with fewer questions
-            protocol.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
-        else:
-            self._send_body(body, more_body=True)
+        self._send_body(body, more_body=True)
         return True
 
     # What the protocol tells it
@@ -205,6 +207,7 @@ class Exchange:
         if self.gone or self.state == COMPLETE:
             return
         self.gone = True
+        self._flows = False
         if self._event is not None:
             self._event.set()
         callback, self._callback = self._callback, None
@@ -290,6 +293,7 @@ class Exchange:
         if self.state == HEAD_HELD:
             head = self._head(body, more_body)
             self.state = STREAMING
+            self._flows = self._chunked and more_body and not self.head_only
         if self.head_only:
             body = b""
         elif self._chunked:
@@ -364,6 +368,7 @@ class Exchange:
 
     def _complete(self) -> None:
         self.state = COMPLETE
+        self._flows = False
         self._callback = None
         self.chunks.clear()
         if self._event is not None:

@@ -245,7 +245,9 @@ class Connection(asyncio.Protocol, Takeable):
                 return
             if self._is_begun and self._chunks:
                 self._stage_deadline = monotonic() + self._timeouts.idle_s
-            if self.status:
+            if self._listener is not None:
+                self._listener(self.complete)
+            elif self.status:
                 self._wake()
             if self._buffered >= self._limits.read_buffer_bytes and not self._paused and not self.complete:
                 self._paused = True
