@@ -70,7 +70,7 @@ class MeteredStream:
             try:
                 piece = self.take()
                 while piece and push(piece):
-                    if not last:
+                    if not last and not self._ended:  # a stream may end here though the backend goes on
                         self._waits_since = monotonic()
                         return
                     piece = self.take()

@@ -41,11 +41,6 @@ def slots(tenant: str, limit_id: str) -> bytes:
     return tenant_key(tenant, "slots", limit_id)
 
 
-def learned(tenant: str) -> bytes:
-    """Hash: input ratio per backend and output quantile per scenario, as learned."""
-    return tenant_key(tenant, "learned")
-
-
 def usage(tenant: str, day: str) -> bytes:
     """Hash: what was used on one UTC day (``2026-11-22``)."""
     return tenant_key(tenant, "usage", day)
@@ -54,11 +49,6 @@ def usage(tenant: str, day: str) -> bytes:
 def events(tenant: str) -> bytes:
     """Capped stream: one event per settled call."""
     return tenant_key(tenant, "events")
-
-
-def epoch(tenant: str) -> bytes:
-    """A random id, made where there is none: another one than before shows that data were lost."""
-    return tenant_key(tenant, "epoch")
 
 
 def replicas() -> bytes:

@@ -12,10 +12,8 @@ def test_all_keys_of_a_tenant_lie_in_one_slot() -> None:
         names.levels("acme"),
         names.lease("acme", "0192"),
         names.slots("acme", "t:concurrency"),
-        names.learned("acme"),
         names.usage("acme", "2026-11-22"),
         names.events("acme"),
-        names.epoch("acme"),
     ]
     assert len({slot_of(key) for key in keys}) == 1
     assert len(set(keys)) == len(keys)
