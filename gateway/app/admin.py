@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from gateway.app.admin_gate import AdminTokens
+from gateway.app.fleet import FleetLoad
 from gateway.app.redis import redis_config
-from gateway.app.source import RegistryWatch
 from gateway.app.tasks import BackgroundTasks
 from gateway.registry.keystore import KeyStore
 from gateway.registry.keysync import KeySync
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
+    from gateway.app.launch import Inherited
     from gateway.redis.lane import RedisLane
+    from gateway.telemetry import Metrics
 
 DEADLINE_S: Final = 1.0
 """How long Redis may take for a command of operators, at least: nobody's request waits for it."""
@@ -28,10 +30,12 @@ DEADLINE_S: Final = 1.0
 class Administration:
     """Keys in Redis, kept up to date, and what the admin API works with. Made inside the event loop.
 
-    ``lane`` is a patient lane, for whatever no request to a model waits for; None without a Redis.
+    ``lane`` is a patient lane, for whatever no request to a model waits for; None without a Redis. ``process`` is the
+    name of this process among those of the fleet.
     """
 
-    def __init__(self, settings: Settings, registry: RegistryWatch, redis_url: str | None) -> None:
+    def __init__(self, inherited: Inherited, metrics: Metrics, process: str) -> None:
+        settings, registry, redis_url = inherited.settings, inherited.registry, inherited.redis_url
         self.tokens: AdminTokens | None = None
         if settings.admin_token or settings.admin_read_token:
             self.tokens = AdminTokens(settings.admin_token, settings.admin_read_token)
@@ -39,6 +43,7 @@ class Administration:
         self.keys_max = settings.keys_max
         self.usage_rows_max = settings.usage_max_rows
         self.lane = None if redis_url is None else _lane(settings, redis_url)
+        self.fleet = FleetLoad(metrics, self.lane, process=process, replica=inherited.replica)
         self.sync: KeySync | None = None
         if self.lane is not None:
             self.sync = KeySync(
@@ -57,14 +62,16 @@ class Administration:
         return self.registry.overlay is not None
 
     async def start(self, tasks: BackgroundTasks) -> None:
-        """Begin to read the keys."""
+        """Begin to read the keys, and to say what is under way here."""
         if self.lane is not None and self.sync is not None:
             await self.lane.start()
             tasks.keep_running("keys of the admin API", self.sync.run)
+            tasks.keep_running("load of the fleet", self.fleet.run)
 
     async def close(self) -> None:
         """End the connection; the tasks are ended by who gave them."""
         if self.lane is not None:
+            await self.fleet.leave()
             await self.lane.close()
 
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from fastapi.security import HTTPBearer
 
 from gateway.app import admin_schemas as schemas
+from gateway.app.admin_autoscaling import add_autoscaling
 from gateway.app.admin_gate import PREFIX
 from gateway.app.admin_keys import AdminKeys, AuditLog
 from gateway.app.admin_limits import AdminLimits, no_tenant
@@ -31,6 +32,7 @@ def admin_router(admin: Administration) -> APIRouter:
     keys = AdminKeys(admin.registry, admin.sync, audit, keys_max=admin.keys_max)
     limits = AdminLimits(admin.registry, admin.lane, audit, rows_max=admin.usage_rows_max)
     _add_tenants(router, admin.registry)
+    add_autoscaling(router, admin.registry, admin.fleet)
     _add_limits(router, limits)
     _add_keys(router, keys)
     _add_changes(router, keys)

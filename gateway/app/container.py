@@ -68,7 +68,7 @@ class Container:
         self.issuer_keys = IssuerKeys(KeySetFetcher(fetch_options(settings)), key_options(settings))
         tokens = TokenAuthenticator(self.issuer_keys, token_options(settings))
         self.pipeline = Pipeline(self.registry, self.limiter, caller, settings.max_attempts, tokens)
-        self.admin = Administration(settings, self.registry, inherited.redis_url)
+        self.admin = Administration(inherited, self.metrics, self.limiter.shared.replicas.id)
         ledger = None if self.admin.lane is None else Ledger(self.admin.lane, settings.usage_max_rows)
         self.app: ASGIApp = build(self.pipeline, self.metrics, self.access_log, edge_options(settings), ledger)
         self.readiness = Readiness(lambda: self.registry.snapshot.generation > 0, lambda: self.admin.keys_known)

@@ -6,8 +6,9 @@ Imports little: the main process of a single worker stays small by leaving the r
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from gateway.app.source import RegistryWatch
@@ -40,6 +41,8 @@ class Inherited:
     log_loss: LogLoss
     metrics_folder: Path | None = None  # with several workers
     redis_url: str | None = None
+    replica: str = field(default_factory=lambda: token_hex(8))
+    """What the workers of this replica have in common, and no other replica has."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,6 +51,7 @@ def build() -> typer.Typer:
     app.callback()(_connect)
     app.command("tenants")(_tenants)
     app.command("usage")(_usage)
+    app.command("autoscaling")(_autoscaling)
     keys = typer.Typer(name="keys", help="Keys that live in Redis, and those of the files.", no_args_is_help=True)
     for name, command in _KEY_COMMANDS.items():
         keys.command(name)(command)
@@ -101,6 +102,16 @@ def _usage(
     fields = ("day", "key", "scenario", "backend", "requests", "inputTokens", "cachedInputTokens", "outputTokens")
     rows = [[row[field] for field in (*fields, "costUsd", "estimatedRequests")] for row in answer["usage"]]
     _client(context).show(answer, rows, _USAGE_COLUMNS)
+
+
+def _autoscaling(context: typer.Context) -> None:
+    """Show how much work the fleet has under way."""
+    answer = _client(context).get("autoscaling")
+    columns = ("inflight_requests", "queued_requests")
+    everything = f"all ({answer['scope']}, {answer['replicas']} replicas)"
+    parts = [(everything, answer), *answer["backends"].items()]
+    rows = [(name, *(part[column] for column in columns)) for name, part in parts]
+    _client(context).show(answer, rows, ("backend", "in flight", "queued"))
 
 
 def _list(

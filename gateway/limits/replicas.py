@@ -22,11 +22,14 @@ ALIVE_MS: Final = 10_000
 
 
 class Replicas:
-    """The processes known to be alive; ``count`` >= ``least``, which is how many this replica has itself."""
+    """The processes known to be alive; ``count`` >= ``least``, which is how many this replica has itself.
+
+    ``id`` is the name of this process among them.
+    """
 
     def __init__(self, lane: LaneLike | None, least: int) -> None:
         self._lane = lane
-        self._id = secrets.token_hex(8)
+        self.id = secrets.token_hex(8)
         self._least = least
         self.count = least
 
@@ -39,7 +42,7 @@ class Replicas:
             seconds, micros = await lane.send("TIME")
             now_ms = int(seconds) * 1000 + int(micros) // 1000
             key = names.replicas()
-            added = lane.send("ZADD", key, now_ms, self._id)
+            added = lane.send("ZADD", key, now_ms, self.id)
             forgotten = lane.send("ZREMRANGEBYSCORE", key, "-inf", now_ms - ALIVE_MS)
             counted = lane.send("ZCARD", key)
             expires = lane.send("PEXPIRE", key, ALIVE_MS)
@@ -54,6 +57,6 @@ class Replicas:
         """This process ends."""
         if self._lane is not None and self._lane.available:
             try:
-                await self._lane.send("ZREM", names.replicas(), self._id)
+                await self._lane.send("ZREM", names.replicas(), self.id)
             except RedisFailure:
                 return  # it will be forgotten in time

@@ -56,6 +56,11 @@ def replicas() -> bytes:
     return fleet_key("replicas")
 
 
+def load(process: str) -> bytes:
+    """What is under way in one process, by its id among the replicas; it expires."""
+    return fleet_key("load", process)
+
+
 def export(tenant: str) -> bytes:
     """Hash: how far each group of readers of the tenant's events has come."""
     return tenant_key(tenant, "export")

@@ -26,6 +26,7 @@ from prometheus_client.utils import floatToGoString
 from gateway.clock import wall
 
 if TYPE_CHECKING:
+    from gateway.telemetry.load import Load
     from gateway.telemetry.metrics import Metrics, RegistryState
     from gateway.telemetry.series import Histograms, Numbers
 
@@ -35,6 +36,9 @@ class View(Protocol):
 
     def render(self, accept: str | None) -> tuple[bytes, str]:
         """Body and content type of a scrape."""
+
+    def load(self) -> Load:
+        """What is under way."""
 
     def flush(self) -> None:
         """Publish what has changed to other processes."""
@@ -79,6 +83,10 @@ class ProcessView:
     def render(self, accept: str | None) -> tuple[bytes, str]:
         """Body and content type of a scrape."""
         return encode(self._registry, accept)
+
+    def load(self) -> Load:
+        """What is under way in this process."""
+        return self._metrics.load()
 
     def flush(self) -> None:
         """Nothing to do."""

@@ -33,6 +33,9 @@ SLOW_FIRST_TOKEN_BUCKETS = (*FIRST_TOKEN_BUCKETS, 20.0, 40.0, 60.0)
 OVERHEAD_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 """Seconds of the gateway's own work and queueing."""
 
+QUEUE_WAIT_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 120.0, 240.0, 480.0)
+"""Seconds: from a place that is free at once to a model that is loaded from a slow disk."""
+
 MAX_CHILDREN = 20_000
 """Label sets per counter or gauge; what comes after is counted under ``other`` in every label."""
 
@@ -131,6 +134,19 @@ BACKEND_INFLIGHT = Spec(
     help="Attempts under way at a backend.",
     labels=("backend",),
 )
+BACKEND_QUEUED = Spec(
+    kind="gauge",
+    name="llm_gateway_backend_queued_requests",
+    help="Requests that wait for a backend to have room or to be ready.",
+    labels=("backend",),
+)
+QUEUE_WAIT = Spec(
+    kind="histogram",
+    name="llm_gateway_backend_queue_wait_seconds",
+    help="Seconds that requests waited for a backend to have room or to be ready, however the wait ended.",
+    labels=("backend",),
+    bounds=QUEUE_WAIT_BUCKETS,
+)
 STREAM_ENDS = Spec(
     kind="counter",
     name="llm_gateway_stream_ends_total",
@@ -228,8 +244,9 @@ LOG_LINES_DROPPED = Spec(
 
 ACCUMULATED = (
     TOKEN_USAGE, REQUEST_DURATION, TIME_TO_FIRST_TOKEN, TIME_PER_OUTPUT_TOKEN, REQUESTS, INFLIGHT, OVERHEAD, TOKENS,
-    COST, ATTEMPTS, BACKEND_INFLIGHT, STREAM_ENDS, SCENARIO_FIRST_TOKEN, CONNECTION_REFUSALS, RELOAD_FAILURES,
-    LOG_LINES_DROPPED, LIMIT_REJECTIONS, SHADOW_REJECTIONS, LIMIT_UTILIZATION, DEGRADED, LEASES_LOST,
-    USAGE_EXPORT_LAG, USAGE_LOST, REDIS_SECONDS, REDIS_FAILURES, REDIS_UNAVAILABLE, REDIS_NOTICES,
+    COST, ATTEMPTS, BACKEND_INFLIGHT, BACKEND_QUEUED, QUEUE_WAIT, STREAM_ENDS, SCENARIO_FIRST_TOKEN,
+    CONNECTION_REFUSALS, RELOAD_FAILURES, LOG_LINES_DROPPED, LIMIT_REJECTIONS, SHADOW_REJECTIONS, LIMIT_UTILIZATION,
+    DEGRADED, LEASES_LOST, USAGE_EXPORT_LAG, USAGE_LOST, REDIS_SECONDS, REDIS_FAILURES, REDIS_UNAVAILABLE,
+    REDIS_NOTICES,
 )  # fmt: skip
 """Every metric that accumulates in memory; those of the registry and of the build are stated at each scrape."""

@@ -19,6 +19,7 @@ import msgspec
 
 from gateway.model import Snapshot, Usage
 from gateway.telemetry import families
+from gateway.telemetry.load import LOAD, Load, load_of
 from gateway.telemetry.record import RequestRecord
 from gateway.telemetry.series import Cell, HistogramCell, Histograms, Numbers, Words
 
@@ -141,6 +142,14 @@ class Metrics:
         """The gauge of attempts at a backend, to be raised as one begins and lowered as it ends."""
         return self._backend_inflight.child(backend)
 
+    def backend_queued(self, backend: str) -> Cell:
+        """The gauge of requests that wait for a backend."""
+        return self.numbers[families.BACKEND_QUEUED].child(backend)
+
+    def backend_queue_wait(self, backend: str) -> HistogramCell:
+        """Where to say how long requests waited for a backend, in seconds."""
+        return self.histograms[families.QUEUE_WAIT].child(backend)
+
     # Rare events
 
     def connection_refused(self, code: str) -> None:
@@ -222,6 +231,18 @@ class Metrics:
         it in a thread. With several workers the numbers of the others are as old as their last flush.
         """
         return self._shown().render(accept)
+
+    def load(self) -> Load:
+        """What is under way in this process now."""
+        return load_of(
+            (spec.name, labels[0] if labels else "", cell.value)
+            for spec in LOAD
+            for labels, cell in self.numbers[spec].children.items()
+        )
+
+    def replica_load(self) -> Load:
+        """What is under way in all workers, those of the others as of their last flush. Reads files: use a thread."""
+        return self.load() if self.multiprocess_dir is None else self._shown().load()
 
     def flush(self) -> None:
         """Publish what has changed to the other workers; nothing to do in single-process mode."""

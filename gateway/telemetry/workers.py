@@ -26,6 +26,7 @@ from prometheus_client.utils import floatToGoString
 from gateway.clock import monotonic
 from gateway.telemetry.exposition import build_family, encode, registry_families
 from gateway.telemetry.folder import registry_file, registry_files
+from gateway.telemetry.load import LOAD, Load, load_of
 from gateway.telemetry.metrics import RegistryState
 from gateway.telemetry.series import Cell, HistogramCell, Labels
 
@@ -68,6 +69,17 @@ class WorkersView:
         """Body and content type of a scrape, with this worker's numbers of now."""
         self.flush()
         return encode(self._registry, accept)
+
+    def load(self) -> Load:
+        """What is under way in all workers."""
+        self.flush()
+        gauges = {spec.name for spec in LOAD}
+        return load_of(
+            (sample.name, sample.labels.get("backend", ""), round(sample.value))
+            for metric in MultiProcessCollector(None, str(self._folder)).collect()
+            if metric.name in gauges
+            for sample in metric.samples
+        )
 
     def flush(self) -> None:
         """Write what has changed. Raises OSError where the folder cannot be written."""
