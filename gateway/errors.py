@@ -34,7 +34,7 @@ public text ever leaves the data port. Nothing here knows of HTTP libraries or o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,12 +53,18 @@ Outcome = Literal[
     "rate_limited",
     "server_error",
     "error_in_body",
+    "unauthorized",
     "misconfigured",
     "refused",
     "busy",
     "cancelled",
 ]
 """How an attempt at a backend ended; also the label ``outcome`` of ``llm_gateway_upstream_attempts_total``."""
+
+BACKEND_FAULTS: frozenset[Outcome] = frozenset(get_args(Outcome)) - {
+    "ok", "refused", "rate_limited", "busy", "cancelled",
+}  # fmt: skip
+"""Outcomes by which a backend is seen to be down or set up wrong; ``ok`` and ``refused`` show that it works."""
 
 TIMEOUT_OUTCOMES: frozenset[Outcome] = frozenset(
     {"connect_timeout", "first_byte_timeout", "idle_timeout", "total_timeout"}

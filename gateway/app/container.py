@@ -12,6 +12,7 @@ from gateway import __version__
 from gateway.app.admin import Administration
 from gateway.app.readiness import Readiness
 from gateway.app.redis import redis_lane
+from gateway.app.slow_metrics import SlowMetrics
 from gateway.app.tasks import BackgroundTasks
 from gateway.auth import FetchOptions, IssuerKeys, KeyOptions, KeySetFetcher, TokenAuthenticator, TokenOptions
 from gateway.edge.build import EdgeOptions, build
@@ -65,7 +66,11 @@ class Container:
         self.lane = redis_lane(settings, inherited.redis_url, self.metrics)
         scripts = None if self.lane is None else load_scripts()
         self.limiter = Limiter(self.lane, scripts, limit_options(settings), self.metrics)
-        self.issuer_keys = IssuerKeys(KeySetFetcher(fetch_options(settings)), key_options(settings))
+        self.issuer_keys = IssuerKeys(
+            KeySetFetcher(fetch_options(settings)),
+            key_options(settings),
+            fetched=lambda issuer, ok: self.metrics.jwks_fetched(issuer, ok=ok),
+        )
         tokens = TokenAuthenticator(self.issuer_keys, token_options(settings))
         self.pipeline = Pipeline(self.registry, self.limiter, caller, settings.max_attempts, tokens)
         self.admin = Administration(inherited, self.metrics, self.limiter.shared.replicas.id)
@@ -87,6 +92,7 @@ class Container:
         if self.metrics.multiprocess_dir is not None:
             self._tasks.keep_running("publish metrics", self._publish_metrics)
         self._tasks.keep_running("token issuers", self._know_issuers)
+        self._tasks.keep_running("slow metrics", SlowMetrics(self.registry, self.metrics).run)
 
     async def close(self) -> None:
         """End it, close every connection to a backend and write what is left of metrics and log."""

@@ -78,6 +78,10 @@ class RedisCounts:
         """See Observer."""
         self._metrics.redis_unavailable(servers)
 
+    def evicting(self, change: int) -> None:
+        """See Observer."""
+        self._metrics.redis_evicting(change)
+
     def noticed(self, what: Notice) -> None:
         """See Observer."""
         self._metrics.redis_noticed(what)

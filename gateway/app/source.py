@@ -44,7 +44,11 @@ class RegistryWatch:
     def _new_folder(self) -> FolderRegistry:
         settings = self._settings
         return FolderRegistry(
-            settings.registry, SecretReader(settings), poll_s=settings.registry_poll_s, on_reload=self._reloaded
+            settings.registry,
+            SecretReader(settings),
+            poll_s=settings.registry_poll_s,
+            on_reload=self._reloaded,
+            on_seen=self._seen,
         )
 
     def load(self) -> None:
@@ -82,6 +86,7 @@ class RegistryWatch:
         """From now on this process serves the registry and counts in ``metrics``."""
         self.metrics = metrics
         metrics.registry_loaded(self.snapshot)
+        metrics.registry_seen()
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -91,6 +96,10 @@ class RegistryWatch:
         self._adopt(result)
         if self.metrics is not None:
             self.metrics.registry_loaded(result.snapshot, len(result.problems))
+
+    def _seen(self) -> None:
+        if self.metrics is not None:
+            self.metrics.registry_seen()
 
     def _tell(self, result: LoadResult) -> None:
         problems = [f"refused: {problem}" for problem in result.problems]

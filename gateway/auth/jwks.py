@@ -81,18 +81,27 @@ class _Known:
         self.task: asyncio.Task[None] | None = None
 
 
+def _tell_nobody(_issuer: str, _ok: bool) -> None:
+    return None
+
+
 class IssuerKeys:
-    """The keys of every issuer that was asked for. ``fetch`` gives an issuer's JWKS document or raises FetchFailed."""
+    """The keys of every issuer that was asked for. ``fetch`` gives an issuer's JWKS document or raises FetchFailed.
+
+    ``fetched`` is told of each fetch: the issuer, and whether keys could be read from what it gave.
+    """
 
     def __init__(
         self,
         fetch: Callable[[str], Awaitable[bytes]],
         options: KeyOptions,
         clock: Callable[[], float] = monotonic,
+        fetched: Callable[[str, bool], None] = _tell_nobody,
     ) -> None:
         self._fetch = fetch
         self._options = options
         self._clock = clock
+        self._fetched = fetched
         self._known: dict[str, _Known] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -158,15 +167,16 @@ class IssuerKeys:
         except Exception:  # noqa: BLE001  # whatever went wrong, the known keys go on and the next interval tries again
             _log.exception("the keys of issuer %s could not be read", issuer)
             known.failing = True
+            self._fetched(issuer, False)
         else:
             known.fetched_at = self._clock()
             self._note(issuer, known, "")
         finally:
             known.task = None
 
-    @staticmethod
-    def _note(issuer: str, known: _Known, failure: str) -> None:
+    def _note(self, issuer: str, known: _Known, failure: str) -> None:
         """One line for each change between an issuer that answers and one that does not."""
+        self._fetched(issuer, not failure)
         if failure and not known.failing:
             meanwhile = "those known stay in use" if known.keys.kids else "its tokens are refused until it gives some"
             _log.warning("no keys from issuer %s: %s; %s", issuer, failure, meanwhile)

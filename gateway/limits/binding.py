@@ -28,8 +28,8 @@ _SHOWN_UNITS: Final = ("requests", "tokens")
 class Gauges(Protocol):
     """Where utilization is shown."""
 
-    def limit_utilization(self, tenant: str, limit: str) -> Cell:
-        """The cell of one limit."""
+    def limit_utilization(self, tenant: str, limit: str, kind: str) -> Cell:
+        """The cell of one limit; ``kind`` is ``rate``, ``budget`` or ``concurrency``."""
 
 
 class Bound:
@@ -70,7 +70,7 @@ class Bound:
         self.goes_on_alone = "local" in policies and "closed" not in policies
         self.slots = tuple(each for each in limits if each.limit.unit == "concurrency")
         self.seen_keys = tuple((tenant, each.id) for each in limits)
-        self.cells = tuple(gauges.limit_utilization(tenant, each.limit.name) for each in limits)
+        self.cells = tuple(gauges.limit_utilization(tenant, each.limit.name, _kind(each.limit)) for each in limits)
         self._shown: AdmitReply | None = None  # in the cells
         self.shown = tuple((unit, places) for unit in _SHOWN_UNITS if (places := _places_of(unit, limits)))
 
@@ -82,6 +82,12 @@ class Bound:
         parts = LIMIT_UTILIZATION.divisor
         for cell, capacity, left in zip(self.cells, reply.capacities, reply.remaining, strict=True):
             cell.value = parts - max(left, 0) * parts // capacity
+
+
+def _kind(limit: Limit) -> str:
+    if limit.unit == "concurrency":
+        return "concurrency"
+    return "budget" if is_budget(limit) else "rate"
 
 
 def _places_of(unit: str, limits: tuple[BoundLimit, ...]) -> tuple[int, ...]:

@@ -75,6 +75,8 @@ class Watch:
         last, self._last = self._last, facts
         if facts.used_bytes < facts.maxmemory_bytes or not facts.maxmemory_bytes:
             self._is_full = False
+        if facts.may_evict != last.may_evict:
+            self._observer.evicting(1 if facts.may_evict else -1)
         if facts.may_evict and (facts.policy, True) != (last.policy, last.may_evict):
             text = "Redis at %s may evict keys (maxmemory-policy %s), so that limits may be forgotten: set noeviction"
             self._say("eviction_policy", text, name, facts.policy)
@@ -91,6 +93,10 @@ class Watch:
             self._say("restarted", text, name)
             return True
         return False
+
+    def end(self) -> None:
+        """Nobody looks at the server any more, so that nothing endangers what is kept there."""
+        self.see(Facts(), "")
 
     def turned_away_full(self, name: str) -> None:
         """The server answered a write with OOM."""

@@ -114,6 +114,7 @@ class _Listening:
 
     def __init__(self, observer: Observer, callbacks: Sequence[Callable[[], None]]) -> None:
         self.answered, self.failed, self.unavailable = observer.answered, observer.failed, observer.unavailable
+        self.evicting = observer.evicting
         self._observer = observer
         self._callbacks = callbacks
 

@@ -118,6 +118,7 @@ class Link:
         if connection is not None:
             connection.abort("the lane was closed")
         self._fail_queue("the lane was closed")
+        self._watch.end()
 
     def submit(self, command: Command) -> None:
         """Send a command in the write of this tick; its future tells what became of it."""

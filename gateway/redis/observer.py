@@ -25,6 +25,9 @@ class Observer(Protocol):
     def unavailable(self, servers: int) -> None:
         """So many servers are not used now, because they did not answer."""
 
+    def evicting(self, change: int) -> None:
+        """So many servers more, or fewer, may evict keys of ours."""
+
     def noticed(self, what: Notice) -> None:
         """Something endangers limits; said once for each time it begins."""
 
@@ -39,6 +42,9 @@ class NoObserver:
         """See Observer."""
 
     def unavailable(self, servers: int) -> None:
+        """See Observer."""
+
+    def evicting(self, change: int) -> None:
         """See Observer."""
 
     def noticed(self, what: Notice) -> None:

@@ -47,7 +47,8 @@ class FolderRegistry:
     """A folder of documents and the snapshot made of it.
 
     ``poll_s`` (seconds, > 0) is how often the folder is looked at. ``on_reload`` is called on the event loop after
-    every reload by ``run``, good or failed; what it raises is logged.
+    every reload by ``run``, good or failed; what it raises is logged. ``on_seen`` is called after every look by which
+    the whole folder could be read.
     """
 
     def __init__(
@@ -57,12 +58,14 @@ class FolderRegistry:
         *,
         poll_s: float = 1.0,
         on_reload: Callable[[LoadResult], None] | None = None,
+        on_seen: Callable[[], None] | None = None,
     ) -> None:
         self.snapshot: Snapshot = NOTHING_LOADED.snapshot
         self._folder = folder
         self._secrets = secrets
         self._poll_s = poll_s
         self._on_reload = on_reload
+        self._on_seen = on_seen
         self._last: _Loaded | None = None
 
     def load(self) -> LoadResult:
@@ -90,6 +93,7 @@ class FolderRegistry:
             seen = await asyncio.to_thread(self._look)
             changed = self._last is None or seen != self._last.seen
             if not changed and not self._must_retry():
+                self._seen_whole(seen.listing)
                 return None
             loaded = await self._load_settled(seen)
         except Exception as error:  # noqa: BLE001  # what serves goes on serving, and the next poll tries again
@@ -97,6 +101,7 @@ class FolderRegistry:
             return self._failed(error)
         news = changed or self._last is None or loaded.result.problems != self._last.result.problems
         self._adopt(loaded)
+        self._seen_whole(loaded.seen.listing)
         return loaded.result if news else None
 
     async def _load_settled(self, seen: _Seen) -> _Loaded:
@@ -126,6 +131,10 @@ class FolderRegistry:
     def _must_retry(self) -> bool:
         """Tell whether a file was there and could not be read, which may pass without any mark of the file changing."""
         return self._last is not None and not all(file.readable for file in self._last.result.state.files.values())
+
+    def _seen_whole(self, listing: Listing) -> None:
+        if self._on_seen is not None and not listing.unlisted and not self._must_retry():
+            self._on_seen()
 
     def _look(self) -> _Seen:
         names = [name for name, _ in self._last.seen.secrets] if self._last is not None else []

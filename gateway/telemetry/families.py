@@ -52,8 +52,10 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     labels: tuple[str, ...] = ()
     bounds: tuple[float, ...] = ()
     divisor: int = 1
-    merge: Literal["sum", "max"] = "sum"
+    merge: Literal["sum", "max", "min"] = "sum"
     """What several workers' values of a gauge make."""
+    zeros: tuple[tuple[str, ...], ...] = ()
+    """Label sets that are shown as 0 from the start: a counter that begins with 1 has no increase for Prometheus."""
 
     @property
     def family(self) -> str:
@@ -187,7 +189,7 @@ LIMIT_UTILIZATION = Spec(
     kind="gauge",
     name="llm_gateway_limit_utilization_ratio",
     help="How much of a limit was taken when it was last asked: 0 is none, 1 all of it.",
-    labels=("tenant", "limit"),
+    labels=("tenant", "limit", "kind"),
     divisor=10_000,
     merge="max",
 )
@@ -196,6 +198,7 @@ DEGRADED = Spec(
     name="llm_gateway_degraded_total",
     help="Calls that were decided without a dependency, by what was done instead.",
     labels=("dependency", "policy"),
+    zeros=(("limits", "local"), ("limits", "open"), ("limits", "closed")),
 )
 LEASES_LOST = Spec(
     kind="counter",
@@ -223,6 +226,7 @@ REDIS_FAILURES = Spec(
     name="llm_gateway_redis_failures_total",
     help="Commands to Redis that were not executed (unavailable) or perhaps were (unanswered).",
     labels=("reason",),
+    zeros=(("unavailable",), ("unanswered",)),
 )
 REDIS_UNAVAILABLE = Spec(
     kind="gauge",
@@ -230,12 +234,46 @@ REDIS_UNAVAILABLE = Spec(
     help="Redis servers that are not used, because they did not answer.",
     merge="max",
 )
+REDIS_EVICTING = Spec(
+    kind="gauge",
+    name="llm_gateway_redis_evicting_servers",
+    help="Redis servers that may drop limits for want of memory: maxmemory is set and its policy is not noeviction.",
+    merge="max",
+)
 REDIS_NOTICES = Spec(
     kind="counter",
     name="llm_gateway_redis_notices_total",
     help="What a Redis server was seen to be or do that endangers limits.",
     labels=("notice",),
+    zeros=(("full",), ("eviction_policy",), ("promoted",), ("restarted",), ("replica",), ("credentials",)),
 )
+BACKEND_HEALTHY = Spec(
+    kind="gauge",
+    name="llm_gateway_backend_healthy",
+    help="0 while the last 5 attempts of a worker at a backend all failed by its fault, the last within 5 minutes.",
+    labels=("backend",),
+    merge="min",
+)
+KEY_EXPIRY = Spec(
+    kind="gauge",
+    name="llm_gateway_key_expiry_timestamp_seconds",
+    help="When the first of a tenant's keys ends for good, or ended within a day, in Unix seconds; 0: none will.",
+    labels=("tenant",),
+    merge="max",
+)
+JWKS_FETCHES = Spec(
+    kind="counter",
+    name="llm_gateway_jwks_fetches_total",
+    help="Fetches of the keys of token issuers, by how they ended.",
+    labels=("issuer", "result"),
+)
+REGISTRY_SEEN = Spec(
+    kind="gauge",
+    name="llm_gateway_registry_seen_timestamp_seconds",
+    help="When the source of the registry was last read whole, or told of changes, in Unix seconds.",
+    merge="min",
+)
+WORKERS = Spec(kind="gauge", name="llm_gateway_workers", help="Worker processes that serve a registry.")
 LOG_LINES_DROPPED = Spec(
     kind="counter",
     name="llm_gateway_log_lines_dropped_total",
@@ -247,6 +285,6 @@ ACCUMULATED = (
     COST, ATTEMPTS, BACKEND_INFLIGHT, BACKEND_QUEUED, QUEUE_WAIT, STREAM_ENDS, SCENARIO_FIRST_TOKEN,
     CONNECTION_REFUSALS, RELOAD_FAILURES, LOG_LINES_DROPPED, LIMIT_REJECTIONS, SHADOW_REJECTIONS, LIMIT_UTILIZATION,
     DEGRADED, LEASES_LOST, USAGE_EXPORT_LAG, USAGE_LOST, REDIS_SECONDS, REDIS_FAILURES, REDIS_UNAVAILABLE,
-    REDIS_NOTICES,
+    REDIS_NOTICES, REDIS_EVICTING, BACKEND_HEALTHY, KEY_EXPIRY, JWKS_FETCHES, REGISTRY_SEEN, WORKERS,
 )  # fmt: skip
 """Every metric that accumulates in memory; those of the registry and of the build are stated at each scrape."""

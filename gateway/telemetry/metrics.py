@@ -11,14 +11,18 @@ served, per process). See ``families`` for the bound on label sets.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from operator import itemgetter
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from gateway.clock import wall
 from gateway.model import Snapshot, Usage
 from gateway.telemetry import families
+from gateway.telemetry.health import BackendsHealth
 from gateway.telemetry.load import LOAD, Load, load_of
 from gateway.telemetry.record import RequestRecord
 from gateway.telemetry.series import Cell, HistogramCell, Histograms, Numbers, Words
@@ -29,6 +33,8 @@ if TYPE_CHECKING:
 _MAX_CACHED_SERIES = 10_000
 _MAX_ERROR_CODES = 64
 _MAX_REASONS = 32
+_MAX_ISSUERS = 100
+_AWAITED_OUTCOMES = ("ok", "unauthorized", "rate_limited")  # what alerts count must be there before it happens
 _UNKNOWN_ERROR = "_OTHER"  # the well-known value of error.type in the OpenTelemetry conventions
 
 
@@ -98,6 +104,10 @@ class Metrics:
         self._stream_ends = self.numbers[families.STREAM_ENDS]
         self._log_lines_dropped = self.numbers[families.LOG_LINES_DROPPED].child()
         self._redis_seconds = self.histograms[families.REDIS_SECONDS].child()
+        self._health = BackendsHealth(self.numbers[families.BACKEND_HEALTHY])
+        self._expiring_tenants = Words(max_tenants)
+        self._issuers = Words(_MAX_ISSUERS)
+        self._registry_seen = self.numbers[families.REGISTRY_SEEN].child()
 
     # The request's way
 
@@ -137,6 +147,7 @@ class Metrics:
     def attempt(self, backend: str, outcome: str) -> None:
         """An attempt at a backend has ended; ``outcome`` is one of ``errors.Outcome``."""
         self._attempts.child(backend, self._outcomes.within(outcome)).value += 1
+        self._health.note(backend, outcome)
 
     def backend_inflight(self, backend: str) -> Cell:
         """The gauge of attempts at a backend, to be raised as one begins and lowered as it ends."""
@@ -164,6 +175,10 @@ class Metrics:
             loaded_at=snapshot.loaded_at,
             objects=tuple((kind, state, count) for (kind, state), count in snapshot.object_counts.items()),
         )
+        self.numbers[families.WORKERS].child().value = 1
+        for backend in snapshot.backends:
+            for outcome in _AWAITED_OUTCOMES:
+                self._attempts.child(backend, self._outcomes.within(outcome))
         if problems:
             self.registry_reload_failed()
         if self.multiprocess_dir is not None:
@@ -172,6 +187,28 @@ class Metrics:
     def registry_reload_failed(self) -> None:
         """A load gave no snapshot at all; the one before keeps serving."""
         self.numbers[families.RELOAD_FAILURES].child().value += 1
+
+    def registry_seen(self) -> None:
+        """The registry's source has just been read without a fault, or has told that it is as it was."""
+        self._registry_seen.value = int(wall())
+
+    def forget_old_failures(self, now: float) -> None:
+        """At ``now``, monotonic seconds: a backend that nobody tried for long is not known to be down any more."""
+        self._health.forget(now)
+
+    def keys_expire(self, ends: Mapping[str, float]) -> None:
+        """When the first key of each tenant ends, in Unix seconds; a tenant that is not named has none that does."""
+        family = self.numbers[families.KEY_EXPIRY]
+        first: dict[Cell, int] = dict.fromkeys(family.children.values(), 0)
+        for tenant, end in sorted(ends.items(), key=itemgetter(1), reverse=True):  # of those below `other` the first
+            first[family.child(self._expiring_tenants.within(tenant))] = int(end)
+        for cell, end in first.items():
+            cell.value = end
+
+    def jwks_fetched(self, issuer: str, *, ok: bool) -> None:
+        """The keys of a token issuer were asked for, with or without success."""
+        family = self.numbers[families.JWKS_FETCHES]
+        family.child(self._issuers.within(issuer), "ok" if ok else "failed").value += 1
 
     def log_lines_dropped(self, count: int = 1) -> None:
         """Log lines were given up."""
@@ -184,9 +221,9 @@ class Metrics:
         family = families.SHADOW_REJECTIONS if shadow else families.LIMIT_REJECTIONS
         self.numbers[family].child(self._tenants.within(tenant), limit).value += 1
 
-    def limit_utilization(self, tenant: str, limit: str) -> Cell:
+    def limit_utilization(self, tenant: str, limit: str, kind: str) -> Cell:
         """Where to say how much of a limit is taken, in parts of ``families.LIMIT_UTILIZATION.divisor``."""
-        return self.numbers[families.LIMIT_UTILIZATION].child(self._tenants.within(tenant), limit)
+        return self.numbers[families.LIMIT_UTILIZATION].child(self._tenants.within(tenant), limit, kind)
 
     def degraded(self, dependency: str, policy: str) -> None:
         """A call was decided without a dependency."""
@@ -217,6 +254,10 @@ class Metrics:
     def redis_unavailable(self, servers: int) -> None:
         """So many Redis servers are not used now."""
         self.numbers[families.REDIS_UNAVAILABLE].child().value = servers
+
+    def redis_evicting(self, change: int) -> None:
+        """So many servers more, or fewer, may evict keys."""
+        self.numbers[families.REDIS_EVICTING].child().value += change
 
     def redis_noticed(self, notice: str) -> None:
         """Redis was seen to be something that endangers limits."""

@@ -49,7 +49,7 @@ class Numbers:
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
-        self.children: dict[Labels, Cell] = {} if spec.labels else {(): Cell()}
+        self.children: dict[Labels, Cell] = {labels: Cell() for labels in spec.zeros} if spec.labels else {(): Cell()}
 
     def child(self, *labels: str) -> Cell:
         """The child with these label values, in the order of the spec."""

@@ -37,7 +37,13 @@ if TYPE_CHECKING:
 AnyCell = TypeVar("AnyCell")
 
 _PROCESS_PERIOD_S = 15.0  # how often a worker looks at its own CPU, memory and files, which takes longer than the rest
-_FILES = {"counter": "counter", "histogram": "histogram", "gauge": "gauge_livesum", "gauge_max": "gauge_livemax"}
+_FILES = {
+    "counter": "counter",
+    "histogram": "histogram",
+    "gauge": "gauge_livesum",
+    "gauge_max": "gauge_livemax",
+    "gauge_min": "gauge_livemin",
+}
 
 
 class WorkersView:
@@ -106,7 +112,7 @@ class WorkersView:
 
     def _write_all(self) -> None:
         for numbers in self._metrics.numbers.values():
-            file = self._file("gauge_max" if numbers.spec.merge == "max" else numbers.spec.kind)
+            file = self._file(_kind_of_file(numbers.spec))
             mirrors = self._numbers.setdefault(numbers.spec.name, [])
             for labels, cell in _news(numbers.children, len(mirrors)):
                 mirrors.append(_NumberMirror(file, numbers.spec, labels, cell))
@@ -209,6 +215,10 @@ class _HistogramMirror:
             if count != self.last[index]:
                 self._file.write_value(self._keys[index], self._bases[index] + count, 0.0)
         self.last = counts
+
+
+def _kind_of_file(spec: Spec) -> str:
+    return spec.kind if spec.merge == "sum" else f"{spec.kind}_{spec.merge}"
 
 
 def _news(children: dict[Labels, AnyCell], known: int) -> list[tuple[Labels, AnyCell]]:

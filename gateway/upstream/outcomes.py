@@ -40,6 +40,8 @@ def failure_of_status(status: int, retry_after_s: float | None) -> AttemptFailed
         outcome = "server_error"
     elif status < 300:
         outcome = "protocol_error"
+    elif status in {401, 403}:
+        outcome = "unauthorized"
     else:
         outcome = "misconfigured"
     return AttemptFailed(outcome, f"status {status}", status=status, retry_after_s=retry_after_s)

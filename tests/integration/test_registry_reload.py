@@ -318,3 +318,28 @@ def test_a_reload_does_not_run_on_the_loop(watched: Watched, monkeypatch: pytest
         assert threads[1] == threading.get_ident()
 
     asyncio.run(main())
+
+
+def test_a_folder_that_cannot_be_read_is_not_seen(watched: Watched) -> None:
+    """When the registry was last seen stands still while the folder is gone, and goes on when it is back."""
+    seen: list[float] = []
+
+    async def looks(count: int) -> None:
+        before = len(seen)
+        await watched.until(lambda: len(seen) >= before + count, 5.0)
+
+    async def main() -> None:
+        watched.registry.load()
+        watched.registry._on_seen = lambda: seen.append(monotonic())
+        watched.registry._poll_s = 0.02
+        async with watched.running():
+            await looks(2)
+            away = watched.path.rename(watched.path.with_name("away"))
+            await watched.until(lambda: bool(watched.reloads), 5.0)  # the loss is told of
+            before = len(seen)
+            await asyncio.sleep(0.2)  # in which ten looks find nothing to read
+            assert len(seen) == before
+            away.rename(watched.path)
+            await looks(2)
+
+    asyncio.run(main())

@@ -37,6 +37,7 @@ class Remembered:
         self.failures: dict[Failure, int] = {"unavailable": 0, "unanswered": 0}
         self.unused: list[int] = []
         self.notices: list[Notice] = []
+        self.evicting_servers = 0
 
     def answered(self, seconds: float) -> None:
         self.seconds.append(seconds)
@@ -46,6 +47,9 @@ class Remembered:
 
     def unavailable(self, servers: int) -> None:
         self.unused.append(servers)
+
+    def evicting(self, change: int) -> None:
+        self.evicting_servers += change
 
     def noticed(self, what: Notice) -> None:
         self.notices.append(what)

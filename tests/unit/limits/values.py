@@ -22,7 +22,7 @@ class Counts:
         self.lost = 0
         self.cells: dict[str, Cell] = {}
 
-    def limit_utilization(self, tenant: str, limit: str) -> Cell:
+    def limit_utilization(self, tenant: str, limit: str, kind: str) -> Cell:
         """See Observer."""
         return self.cells.setdefault(limit, Cell())
 

@@ -18,6 +18,10 @@ class Noted(NoObserver):
 
     def __init__(self) -> None:
         self.notices: list[Notice] = []
+        self.evicting_servers = 0
+
+    def evicting(self, change: int) -> None:
+        self.evicting_servers += change
 
     def noticed(self, what: Notice) -> None:
         self.notices.append(what)
@@ -85,3 +89,18 @@ def test_a_full_server_is_said_again_only_after_it_had_room() -> None:
     watch.see(msgspec.structs.replace(full, used_bytes=9), "here")
     watch.turned_away_full("here")
     assert noted.notices == ["full", "full"]
+
+
+def test_a_server_that_may_evict_is_counted_until_it_may_not() -> None:
+    """Once, however often it is looked at and whatever its policy becomes; not after the lane has ended."""
+    noted = Noted()
+    watch = Watch(noted)
+    evicting = msgspec.structs.replace(PRIMARY, maxmemory_bytes=10, policy="allkeys-lru")
+    seen = []
+    for facts in (PRIMARY, evicting, evicting, msgspec.structs.replace(evicting, policy="volatile-ttl"), PRIMARY):
+        watch.see(facts, "here")
+        seen.append(noted.evicting_servers)
+    assert seen == [0, 1, 1, 1, 0]
+    watch.see(evicting, "here")
+    watch.end()
+    assert noted.evicting_servers == 0

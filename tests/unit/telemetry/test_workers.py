@@ -208,4 +208,15 @@ def test_how_much_of_a_limit_is_taken_is_not_added_up(start: Callable[[], Worker
     one, other = start(), start()
     one.do("taken 9000")
     other.do("taken 2000")
-    assert scrape(reader).value("llm_gateway_limit_utilization_ratio", tenant="acme", limit="tokens") == 0.9
+    labels = {"tenant": "acme", "limit": "tokens", "kind": "rate"}
+    assert scrape(reader).value("llm_gateway_limit_utilization_ratio", **labels) == 0.9
+
+
+def test_a_backend_is_down_where_one_worker_sees_it_down(start: Callable[[], Worker], reader: Metrics) -> None:
+    """Each worker counts its own attempts in a row; how many workers there are is a sum."""
+    one, other = start(), start()
+    one.do("load 1 aaaa 5", "attempt 5 reset")
+    other.do("load 1 aaaa 5", "attempt 3 ok")
+    seen = scrape(reader)
+    assert seen.value("llm_gateway_backend_healthy", backend="qwen") == 0
+    assert seen.value("llm_gateway_workers") == 2

@@ -26,6 +26,19 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
+def attempt(metrics: Metrics, count: int, outcome: str) -> None:
+    """So many attempts at one backend."""
+    for _ in range(count):
+        metrics.attempt("qwen", outcome)
+
+
+def churn(metrics: Metrics, count: int) -> None:
+    """Requests of many kinds, each published."""
+    for number in range(count):
+        finish(metrics, record(scenario=f"s{number % 40}"))
+        metrics.flush()
+
+
 def obey(metrics: Metrics, command: str, *arguments: str) -> None:
     """One command."""
     match command:
@@ -42,11 +55,11 @@ def obey(metrics: Metrics, command: str, *arguments: str) -> None:
         case "load":
             metrics.registry_loaded(snapshot(int(arguments[0]), arguments[1], float(arguments[2])))
         case "churn":
-            for number in range(int(arguments[0])):
-                finish(metrics, record(scenario=f"s{number % 40}"))
-                metrics.flush()
+            churn(metrics, int(arguments[0]))
         case "taken":
-            metrics.limit_utilization("acme", "tokens").value = int(arguments[0])
+            metrics.limit_utilization("acme", "tokens", "rate").value = int(arguments[0])
+        case "attempt":
+            attempt(metrics, int(arguments[0]), arguments[1])
         case "flush":
             metrics.flush()
         case _:

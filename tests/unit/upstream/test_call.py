@@ -172,7 +172,7 @@ def test_an_empty_plan() -> None:
         (500, "server_error", 502),
         (503, "server_error", 503),
         (408, "server_error", 502),
-        (401, "misconfigured", 502),
+        (401, "unauthorized", 502),
         (404, "misconfigured", 502),
         (302, "misconfigured", 502),
         (201, "protocol_error", 502),
