@@ -91,6 +91,7 @@ class Backend(Frozen, frozen=True):
     price: Price | None = None
     disabled: bool = False
     echo: EchoOptions | None = None
+    unsupported_fields: frozenset[str] = frozenset()  # request fields that are not sent to it, in small letters
 
     def __repr__(self) -> str:
         """The name alone: a repr ends in logs, and the headers hold the credential."""
@@ -105,11 +106,23 @@ class Target(Frozen, frozen=True):
 
 
 class Parameters(Frozen, frozen=True):
-    """Request fields that a scenario sets, as raw JSON values by field name."""
+    """Request fields that a scenario sets, as raw JSON values by field name, and those that it takes."""
 
     defaults: Mapping[str, bytes] = {}
     overrides: Mapping[str, bytes] = {}
     max_output_tokens: int | None = None
+    allow: frozenset[str] | None = None  # exact names, those that every request may have included; None: all
+    deny: frozenset[str] = frozenset()  # in small letters
+    check_sampling: bool = False  # whether types and ranges of a request's sampling fields are checked
+
+
+NO_PARAMETERS = Parameters()
+"""Those of a scenario that sets and checks nothing."""
+
+PROMPT_INPUT = "input"
+"""The variable of a prompt that stands for what the user said."""
+
+PromptPlacement = Literal["system", "developer", "user"]
 
 
 class Prompt(Frozen, frozen=True):
@@ -131,7 +144,8 @@ class Scenario(Frozen, frozen=True):
     description: str = ""
     aliases: tuple[str, ...] = ()
     prompt: Prompt | None = None
-    parameters: Parameters = Parameters()
+    prompt_placement: PromptPlacement | None = None  # None: "user" for a prompt that takes the input, else "system"
+    parameters: Parameters = NO_PARAMETERS
     targets: tuple[Target, ...] = ()
     fallbacks: tuple[Backend, ...] = ()
     cache_mode: Literal["none", "exact"] = "none"
@@ -252,6 +266,7 @@ class ChatRequest(Frozen, frozen=True):
     max_output_tokens: int | None = None
     choices: int = 1  # the field ``n``
     body_bytes: int = 0
+    variables_field: str = "prompt_variables"  # which of the fields holds the variables of the scenario's prompt
     output_limit: int | None = None
     """The most output tokens of one choice that any backend may be asked for, whatever the fields say."""
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli import admin, keys, registry, serve, usage
+from gateway.cli import admin, keys, prompt, registry, serve, usage
 
 
 def build() -> typer.Typer:
@@ -24,6 +24,7 @@ def build() -> typer.Typer:
     )
     serve.add_to(app)
     app.add_typer(registry.build())
+    app.add_typer(prompt.build())
     app.add_typer(keys.build())
     app.add_typer(usage.build())
     app.add_typer(admin.build())

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from gateway.auth import ClientAddress
-from gateway.dialects.openai.request import read_members
+from gateway.dialects.openai.members import read_members
 from gateway.edge.body import Receive
 from gateway.edge.call import Call, EdgeLimits, Frontdesk, Scope, Send
 from gateway.edge.chat import PATH as CHAT_PATH
 from gateway.edge.chat import ChatCompletions
 from gateway.edge.documented import BODY_PATHS, CALL_KEY, Completions, build_documented
+from gateway.edge.scenarios import PREFIX as SCENARIO_PREFIX
+from gateway.edge.scenarios import ScenarioCompletions, add_scenarios
 from gateway.edge.usage import add_usage
 from gateway.meter.ledger import Ledger
 from gateway.model import Frozen, IPNetwork
@@ -46,18 +48,29 @@ class EdgeOptions(Frozen, frozen=True):
 class DataPort:
     """Sends each request to the application that serves it."""
 
-    def __init__(self, frontdesk: Frontdesk, pipeline: Pipeline, chat: ChatCompletions, documented: ASGIApp) -> None:
+    def __init__(
+        self,
+        frontdesk: Frontdesk,
+        pipeline: Pipeline,
+        completions: tuple[ChatCompletions, ScenarioCompletions],
+        documented: ASGIApp,
+    ) -> None:
         self._frontdesk = frontdesk
         self._pipeline = pipeline
-        self._chat = chat
+        self._chat, self._scenarios = completions
         self._documented = documented
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve one request."""
         if scope["type"] != "http":
             raise RuntimeError(f"nothing here serves {scope['type']}")
-        handle = self._chat.handle if scope["path"] == CHAT_PATH else self._serve_documented
+        handle = self._chat.handle if scope["path"] == CHAT_PATH else self._other(scope)
         return self._frontdesk.receive(scope, receive, send, handle)
+
+    def _other(self, scope: Scope) -> Callable[[Call], Awaitable[None]]:
+        """Who serves what is not the chat endpoint."""
+        is_call = scope["path"].startswith(SCENARIO_PREFIX) and scope["method"] not in ("GET", "HEAD")
+        return self._scenarios.handle if is_call else self._serve_documented
 
     async def _serve_documented(self, call: Call) -> None:
         """Hand a request to FastAPI; where there is a body to read, it is read, bounded and checked as everywhere."""
@@ -94,12 +107,14 @@ def build(
     """The ASGI application of the data port; without a ``ledger`` there is no usage to be read."""
     frontdesk = Frontdesk(options.limits, ClientAddress(options.trusted_proxies), metrics, access_log)
     chat = ChatCompletions(frontdesk, pipeline, expose_backend=options.expose_backend)
+    scenarios = ScenarioCompletions(frontdesk, pipeline, expose_backend=options.expose_backend)
     completions = Completions(
         pipeline, options.default_scenario, options.limits.max_top_level_fields, expose_backend=options.expose_backend
     )
     documented = build_documented(pipeline, completions, chat, docs=options.docs)
+    add_scenarios(documented, pipeline, scenarios)
     add_usage(documented, pipeline, ledger)
-    app: ASGIApp = DataPort(frontdesk, pipeline, chat, documented)  # type: ignore[assignment]  # as in ``documented``
+    app: ASGIApp = DataPort(frontdesk, pipeline, (chat, scenarios), documented)  # type: ignore[assignment]  # as in ``documented``
     if options.cors_allow_origins:
         frontdesk.is_wrapped = True
         app = CORSMiddleware(

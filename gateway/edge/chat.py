@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 from gateway.dialects.openai.request import read_chat_request
 from gateway.edge.body import Receive
@@ -23,17 +23,21 @@ class ChatCompletions:
         self._frontdesk = frontdesk
         self._pipeline = pipeline
         self._expose_backend = expose_backend
-        self._max_fields = frontdesk.limits.max_top_level_fields
+        self.max_fields = frontdesk.limits.max_top_level_fields
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve one request."""
         return self._frontdesk.receive(scope, receive, send, self.handle)
 
-    async def handle(self, call: Call) -> None:
-        """Answer one call."""
+    def handle(self, call: Call) -> Awaitable[None]:
+        """Answer one call; to be awaited at once. Raises MethodNotAllowed."""
         if call.scope["method"] != "POST":
             raise MethodNotAllowed("Use POST here.", allow="POST")
-        reply = await self._pipeline.chat(call.head.credentials, call, self._read, call.record)
+        return self.complete(call, self._read)
+
+    async def complete(self, call: Call, read: Callable[[bytes], ChatRequest]) -> None:
+        """Answer a call whose body ``read`` makes a request of."""
+        reply = await self._pipeline.chat(call.head.credentials, call, read, call.record)
         try:
             headers = reply_headers(reply, expose_backend=self._expose_backend)
             if reply.stream is not None:
@@ -44,7 +48,7 @@ class ChatCompletions:
             reply.close()
 
     def _read(self, body: bytes) -> ChatRequest:
-        return read_chat_request(body, self._max_fields)
+        return read_chat_request(body, self.max_fields)
 
 
 def reply_headers(reply: Reply, *, expose_backend: bool) -> list[tuple[bytes, bytes]]:

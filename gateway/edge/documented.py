@@ -1,4 +1,5 @@
-"""The FastAPI side of the data port: documentation, ``/v1/models``, ``/generate``, ``/chat/completion``.
+"""The FastAPI side of the data port: documentation, ``/v1/models``, ``/generate``, ``/chat/completion``; and more of it
+in ``scenarios`` and ``usage``.
 
 Everything that is not called thousands of times a second lives here, typed and documented by its models. The inference
 endpoints appear in the same documentation, but their routes lead to the plain ASGI applications that serve them.
@@ -51,7 +52,7 @@ _DESCRIPTION = """
 One endpoint for every model. Call it as you would call the OpenAI API, with your tenant's key and the name of a
 scenario as `model`. The key goes into `Authorization: Bearer`, `x-api-key` or `api-key`.
 """
-_ERRORS: dict[int | str, dict[str, Any]] = {
+ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": schemas.ErrorBody, "description": "The request is wrong; `param` names the field."},
     401: {"model": schemas.ErrorBody, "description": "Missing, unknown, expired or disabled key."},
     404: {"model": schemas.ErrorBody, "description": "No such model, or not for this key."},
@@ -71,7 +72,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     504: {"model": schemas.ErrorBody, "description": "The model backend did not answer in time."},
 }
 LOOKUP_ERRORS: dict[int | str, dict[str, Any]] = {
-    **{status: _ERRORS[status] for status in (401, 405, 431, 500)},
+    **{status: ERRORS[status] for status in (401, 405, 431, 500)},
     "4XX": {"model": schemas.ErrorBody, "description": "Another fault of the request."},
 }
 """How a request that only looks something up may fail."""
@@ -184,22 +185,31 @@ def _security() -> list[Any]:
 
 
 def _add_chat(app: FastAPI, chat: chat_endpoint.ChatCompletions) -> None:
-    stream = {"text/event-stream": {"schema": {"$ref": _COMPONENTS.format(model="ChatCompletionChunk")}}}
-    _add_component(app, schemas.ChatCompletionChunk)
-
     @app.post(
         chat_endpoint.PATH,
         summary="Chat completion",
         tags=["inference"],
         response_model=schemas.ChatCompletion,
-        responses={**_ERRORS, 200: {"content": stream, "description": "The completion, whole or as a stream."}},
+        responses=completion_responses(app),
     )
     async def chat_completions(body: schemas.ChatCompletionRequest) -> None:  # documents the shape
         """Answer a conversation. With `stream: true` the answer comes as server-sent events, ended by `[DONE]`."""
 
+    serve_with(app, chat_endpoint.PATH, "POST", chat)
+
+
+def completion_responses(app: FastAPI) -> dict[int | str, dict[str, Any]]:
+    """How a call of a model may be answered: whole, as a stream, or with an error."""
+    _add_component(app, schemas.ChatCompletionChunk)
+    stream = {"text/event-stream": {"schema": {"$ref": _COMPONENTS.format(model="ChatCompletionChunk")}}}
+    return {**ERRORS, 200: {"content": stream, "description": "The completion, whole or as a stream."}}
+
+
+def serve_with(app: FastAPI, path: str, method: str, endpoint: chat_endpoint.ChatCompletions) -> None:
+    """Have a route that documents a shape lead to the plain ASGI application that serves it."""
     for route in app.routes:
-        if isinstance(route, APIRoute) and route.path == chat_endpoint.PATH:
-            route.app = chat  # type: ignore[assignment]  # starlette types messages as any mapping, we as dict
+        if isinstance(route, APIRoute) and route.path == path and method in (route.methods or ()):
+            route.app = endpoint  # type: ignore[assignment]  # starlette types messages as any mapping, we as dict
 
 
 _COMPONENTS = "#/components/schemas/{model}"
@@ -234,7 +244,7 @@ def _add_models(app: FastAPI, pipeline: Pipeline) -> None:
         "/v1/models/{model:path}",
         summary="One model",
         tags=["inference"],
-        responses={404: _ERRORS[404], **LOOKUP_ERRORS},
+        responses={404: ERRORS[404], **LOOKUP_ERRORS},
     )
     async def model(model: str, call: TheCall) -> schemas.ModelCard:
         """Whether this key may use a name as `model`."""
@@ -249,14 +259,14 @@ def _add_models(app: FastAPI, pipeline: Pipeline) -> None:
 
 
 def _add_simple(app: FastAPI, completions: Completions) -> None:
-    @app.post("/generate", summary="Generate text", tags=["simple"], responses=_ERRORS)
+    @app.post("/generate", summary="Generate text", tags=["simple"], responses=ERRORS)
     async def generate(body: schemas.GenerateRequest, call: TheCall, response: Response) -> schemas.GenerateResponse:
         """Continue a prompt."""
         fields = {"model": body.model, "max_tokens": body.max_length, "temperature": body.temperature}
         text, _ = await completions.complete(call, response, body.prompt, fields)
         return schemas.GenerateResponse(generated_text=text)
 
-    @app.post("/chat/completion", summary="Answer a prompt", tags=["simple"], responses=_ERRORS)
+    @app.post("/chat/completion", summary="Answer a prompt", tags=["simple"], responses=ERRORS)
     async def chat_completion(
         body: schemas.SimpleChatRequest, call: TheCall, response: Response
     ) -> schemas.SimpleChatResponse:

@@ -51,11 +51,9 @@ class StreamOptions(_Open):
     include_usage: bool = Field(False, description="Send a last event with the usage of the whole call.")
 
 
-class ChatCompletionRequest(_Open):
-    """A chat completion request; fields not listed here are passed on to the model's backend as they are."""
+class _Sampling(_Open):
+    """How an answer is generated."""
 
-    model: str = Field(description="The name or an alias of a scenario.", examples=["support-chat"])
-    messages: list[ChatMessage] = Field(min_length=1)
     stream: bool | None = Field(False, description="Answer with server-sent events as the text is generated.")
     stream_options: StreamOptions | None = None
     max_completion_tokens: int | None = Field(None, ge=1)
@@ -71,10 +69,53 @@ class ChatCompletionRequest(_Open):
     tool_choice: str | dict[str, Any] | None = None
     response_format: dict[str, Any] | None = None
     logprobs: bool | None = None
-    top_logprobs: int | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    logit_bias: dict[str, float] | None = None
+    top_k: int | None = Field(None, ge=-1, description="Not OpenAI's: for servers that take it.")
+    min_p: float | None = Field(None, ge=0, le=1, description="Not OpenAI's: for servers that take it.")
+    repetition_penalty: float | None = Field(None, gt=0, description="Not OpenAI's: for servers that take it.")
+
+
+class ChatCompletionRequest(_Sampling):
+    """A chat completion request; fields not listed here are passed on to the model's backend as they are."""
+
+    model: str = Field(description="The name or an alias of a scenario.", examples=["support-chat"])
+    messages: list[ChatMessage] = Field(min_length=1)
+    metadata: dict[str, Any] | None = Field(
+        None, description="Passed on, but for an object `variables` in it, which does what `prompt_variables` does."
+    )
     prompt_variables: dict[str, str] | None = Field(
         None, description="Values for the variables of the scenario's prompt; not passed on."
     )
+
+
+class ScenarioRequest(_Sampling):
+    """A call of a scenario; fields not listed here are passed on as those of a chat completion request."""
+
+    variables: dict[str, str] | None = Field(
+        None, description="Values for the variables of the scenario's prompt.", examples=[{"context": "A long text."}]
+    )
+    input: str | None = Field(
+        None, min_length=1, description="What the user says. Needed where the scenario has no prompt, or one for it."
+    )
+
+
+class ScenarioCard(BaseModel):
+    """A scenario that the caller may use."""
+
+    name: str = Field(description="Its name in the path, and as `model` of a chat completion.")
+    object: Literal["scenario"] = "scenario"
+    description: str
+    aliases: list[str] = Field(description="Further names of it.")
+    created: int = Field(description="Unix time in seconds.")
+    variables: dict[str, Any] = Field(description="JSON Schema (draft 2020-12) of `variables`.")
+
+
+class ScenarioList(BaseModel):
+    """What the caller may use."""
+
+    object: Literal["list"] = "list"
+    data: list[ScenarioCard]
 
 
 class TokenUsage(_Open):

@@ -208,10 +208,11 @@ class PromptSpec(Node):
     """A template and its variables."""
 
     input_vars: Annotated[list[Variable], Field(max_length=64)] = Field(
-        default_factory=list, description="Names of the variables; a call gives each in prompt_variables."
+        default_factory=list,
+        description="Names of the variables; a call gives each. `input` is, where not given, what the user said.",
     )
     template: Annotated[str, StringConstraints(min_length=1, max_length=262_144)] = Field(
-        description="The system message; {name} is a variable; {{ and }} are literal braces."
+        description="The text; {name} is a variable; {{ and }} are literal braces."
     )
 
     @model_validator(mode="after")

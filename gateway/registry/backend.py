@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from gateway.model import OUTPUT_LIMITS
 from gateway.registry import values
 from gateway.registry.base import (
     Document,
@@ -52,6 +53,17 @@ Url = Annotated[
 ]
 Provider = Annotated[Literal["openai", "echo"], BeforeValidator(_not_supported)]
 SecretEnv = Annotated[str, AfterValidator(_expected_secret_env), text_type(values.SECRET_ENV_PATTERN)]
+
+
+def _can_be_left_out(value: str) -> str:
+    if not value or not value.isprintable() or len(value) > 128:
+        raise ValueError("is not a field name")
+    if value.casefold() in ("model", "messages", "stream", "stream_options", "n", *OUTPUT_LIMITS):
+        raise ValueError("is decided by the gateway and is always sent as it says")
+    return value
+
+
+UnsupportedField = Annotated[str, AfterValidator(_can_be_left_out)]
 
 
 class Secret(Node):
@@ -157,6 +169,11 @@ class BackendSpec(Node):
         default=None,
         description="From which cost is counted. Default: cost is not counted, and a call under a limit of cost goes to"
         " other backends.",
+    )
+    unsupported_fields: Annotated[list[UnsupportedField], Field(max_length=128)] = Field(
+        default_factory=list,
+        description="Request fields that it does not take, such as top_k, min_p, repetition_penalty, response_format:"
+        " they are left out of what is sent to it.",
     )
     disabled: bool = Field(default=False, description="true: gets no calls, as a target or as a fallback.")
     echo: Echo | None = Field(default=None, description="For provider echo only.")

@@ -18,7 +18,10 @@ from gateway.registry.accounts import ApiKeyDocument, PromptDocument, TenantDocu
 from gateway.registry.accounts import Limit as LimitSpec
 from gateway.registry.documents import BackendDocument, BackendSpec, FieldErrors, Kind, ScenarioDocument, Secret
 from gateway.registry.documents import Echo as EchoSpec
+from gateway.registry.documents import Parameters as ParametersSpec
 from gateway.registry.documents import Timeouts as TimeoutsSpec
+
+_ALWAYS_ALLOWED = frozenset({"model", "messages", "stream", "stream_options", *model.OUTPUT_LIMITS})
 
 
 class SecretSource(Protocol):
@@ -90,6 +93,7 @@ def compile_backend(document: BackendDocument, secrets: SecretSource) -> model.B
             output_nano_usd=price.output_per_million,
         ),
         disabled=spec.disabled,
+        unsupported_fields=frozenset(name.casefold() for name in spec.unsupported_fields),
         echo=_echo(spec.echo or EchoSpec()) if spec.provider == "echo" else None,
     )
 
@@ -164,11 +168,8 @@ def compile_scenario(document: ScenarioDocument, scope: Scope, created: int) -> 
         description=spec.description,
         aliases=tuple(spec.aliases),
         prompt=scope.prompts[spec.prompt] if spec.prompt is not None else None,
-        parameters=model.Parameters(
-            defaults={name: msgspec.json.encode(value) for name, value in spec.parameters.defaults.items()},
-            overrides={name: msgspec.json.encode(value) for name, value in spec.parameters.overrides.items()},
-            max_output_tokens=spec.parameters.max_output_tokens,
-        ),
+        prompt_placement=spec.prompt_placement,
+        parameters=compile_parameters(spec.parameters),
         targets=tuple(model.Target(backend=scope.backends[t.backend], weight=t.weight) for t in spec.targets),
         fallbacks=tuple(scope.backends[name] for name in spec.fallbacks),
         cache_mode=spec.cache.mode,
@@ -176,6 +177,19 @@ def compile_scenario(document: ScenarioDocument, scope: Scope, created: int) -> 
         disabled=spec.disabled,
         created=created,
     )
+
+
+def compile_parameters(spec: ParametersSpec) -> model.Parameters:
+    """Compile what a scenario sets, bounds and refuses; NO_PARAMETERS itself where that is nothing."""
+    parameters = model.Parameters(
+        defaults={name: msgspec.json.encode(value) for name, value in spec.defaults.items()},
+        overrides={name: msgspec.json.encode(value) for name, value in spec.overrides.items()},
+        max_output_tokens=spec.max_output_tokens,
+        allow=None if spec.allow is None else _ALWAYS_ALLOWED.union(spec.allow),
+        deny=frozenset(name.casefold() for name in spec.deny),
+        check_sampling=spec.check_sampling,
+    )
+    return model.NO_PARAMETERS if parameters == model.NO_PARAMETERS else parameters
 
 
 def refresh_scenario(scenario: model.Scenario, scope: Scope) -> model.Scenario:

@@ -56,6 +56,11 @@ class LoadState(Frozen, frozen=True):
     live: Mapping[ObjectId, Live]
     snapshot: Snapshot
 
+    def prompts(self) -> dict[str, PromptDocument]:
+        """Return the prompts that serve, by name."""
+        documents = [item.candidate.document for item in self.live.values()]
+        return {one.metadata.name: one for one in documents if isinstance(one, PromptDocument)}
+
     def holds(self, kind: Kind, name: str) -> bool:
         """Tell whether some file claims to hold this object, right or wrong."""
         return any(ObjectId(kind, name) in file.held for file in self.files.values())
@@ -98,7 +103,7 @@ def load_folder(folder: Path, secrets: SecretSource, previous: LoadState | None,
     return LoadResult(
         snapshot=snapshot,
         problems=tuple(sorted(load.problems, key=lambda problem: (problem.source, problem.object, problem.field))),
-        warnings=tuple(warnings_of(_served(load.live), _served(before.live))),
+        warnings=tuple(warnings_of(_served(load.live))),
         state=LoadState(files=files, live=load.live, snapshot=snapshot),
     )
 
@@ -174,6 +179,7 @@ class _Load:
                 created = before.created if before else self._now
                 try:
                     value = self._compile(candidate.document, created)
+                    _refuse_change(before, value)
                 except FieldErrors as error:
                     self._refuse(candidate, error)
                 else:
@@ -325,6 +331,13 @@ class _Load:
                 return f"`{name}` is an alias; write the name, `{scenario.name}`"
         known = [object_id.name for object_id in self._claimed.winners if object_id.kind == kind]
         return f"there is no {kind} `{name}`" + _suggestion(name, known)
+
+
+def _refuse_change(before: Live | None, value: Compiled) -> None:
+    """Raises FieldErrors for a prompt that says something else than the version of this name that serves."""
+    last = before.value if before is not None else None
+    if isinstance(value, Prompt) and isinstance(last, Prompt) and value.parts != last.parts:
+        raise FieldErrors(("", "a version of a prompt never changes, and another text of it serves: add a version"))
 
 
 def _suggestion(name: str, known: list[str]) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+import msgspec
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from gateway.model import OUTPUT_LIMITS
+from gateway.dialects.openai.sampling import fault_of
+from gateway.model import OUTPUT_LIMITS, PromptPlacement
 from gateway.registry.base import (
     Document,
     FieldErrors,
@@ -21,6 +23,24 @@ from gateway.registry.base import (
 
 Fields = Annotated[dict[str, Any], Field(max_length=128)]
 
+_OF_EVERY_REQUEST = ("model", "messages", "prompt_variables", "variables", "input")
+
+
+def is_field_name(name: str) -> bool:
+    """Tell whether a request could have a field of this name."""
+    return bool(name) and name.isprintable() and len(name) <= 128
+
+
+def _listed_field(name: str) -> str:
+    if not is_field_name(name):
+        raise ValueError("is not a field name")
+    if name.casefold() in _OF_EVERY_REQUEST:
+        raise ValueError("is what every request may have, and is never listed")
+    return name
+
+
+FieldName = Annotated[str, AfterValidator(_listed_field)]
+
 
 class Target(Node):
     """A backend with its share of the traffic."""
@@ -32,7 +52,7 @@ class Target(Node):
 
 
 class Parameters(Node):
-    """Request fields that the scenario sets."""
+    """Request fields that the scenario sets, and those that it takes."""
 
     defaults: Fields = Field(
         default_factory=dict,
@@ -43,14 +63,27 @@ class Parameters(Node):
     max_output_tokens: Annotated[int, Field(ge=1, le=100_000_000)] | None = Field(
         default=None, description="The most output tokens that a call may ask for."
     )
+    allow: Annotated[list[FieldName], Field(max_length=128)] | None = Field(
+        default=None,
+        description="Fields that a request may have; any other is refused. Always allowed: model, messages, stream,"
+        " stream_options, max_tokens, max_completion_tokens and the variables of the prompt. Omitted: every field.",
+    )
+    deny: Annotated[list[FieldName], Field(max_length=128)] = Field(
+        default_factory=list,
+        description="Fields that a request must not have, in no spelling, such as tools, response_format, n, logprobs.",
+    )
+    check_sampling: bool = Field(
+        default=False,
+        description="true: types and ranges of a request's sampling fields are checked before a backend is asked.",
+    )
 
     @model_validator(mode="after")
     def _not_governed(self) -> Self:
         errors = [
             (f"{part}.{name}", reason)
             for part, fields in (("defaults", self.defaults), ("overrides", self.overrides))
-            for name in fields
-            if (reason := _why_governed(part, name))
+            for name, value in fields.items()
+            if (reason := _why_governed(part, name) or _why_out_of_range(name, value))
         ]
         limits = [name for name in OUTPUT_LIMITS if name in self.defaults]
         if len(limits) > 1:
@@ -59,6 +92,13 @@ class Parameters(Node):
             (f"defaults.{name}", "must be an integer above zero")
             for name in limits
             if type(self.defaults[name]) is not int or self.defaults[name] < 1
+        ]
+        errors += [*repeated("allow", self.allow or []), *repeated("deny", self.deny)]
+        denied = {name.casefold() for name in self.deny}
+        errors += [
+            (f"allow[{index}]", f"`{name}` is denied as well")
+            for index, name in enumerate(self.allow or ())
+            if name.casefold() in denied
         ]
         if errors:
             raise FieldErrors(*errors)
@@ -71,7 +111,12 @@ def _why_governed(part: str, name: str) -> str:
         return "is decided by the request and the gateway"
     if folded in OUTPUT_LIMITS and (part == "overrides" or folded != name):
         return "is governed by spec.parameters.maxOutputTokens"
-    return "" if name and name.isprintable() and len(name) <= 128 else "is not a field name"
+    return "" if is_field_name(name) else "is not a field name"
+
+
+def _why_out_of_range(name: str, value: object) -> str:
+    expected = fault_of(name, msgspec.json.encode(value))
+    return "" if expected is None else f"must be {expected}"
 
 
 class Cache(Node):
@@ -102,8 +147,15 @@ class ScenarioSpec(Node):
     aliases: Annotated[list[FreeText], Field(max_length=64)] = Field(
         default_factory=list, description="Further names; unique among the scenarios that one tenant may use."
     )
-    prompt: Name | None = Field(default=None, description="A Prompt, NAME.VERSION, that goes before the messages.")
-    parameters: Parameters = Field(default_factory=Parameters, description="Request fields that it sets or bounds.")
+    prompt: Name | None = Field(default=None, description="A Prompt, NAME.VERSION, that is part of every request.")
+    prompt_placement: PromptPlacement | None = Field(
+        default=None,
+        description="Where the prompt goes. system or developer: before the messages, in that role; user: in the user's"
+        " last message. Default: user for a prompt with the variable `input`, else system.",
+    )
+    parameters: Parameters = Field(
+        default_factory=Parameters, description="Request fields that it sets, bounds, takes or refuses."
+    )
     targets: Annotated[list[Target], Field(min_length=1, max_length=64)] = Field(
         description="Backends of which each call is given one, by weight."
     )
@@ -121,6 +173,8 @@ class ScenarioSpec(Node):
         errors = [*repeated("aliases", self.aliases), *repeated("fallbacks", self.fallbacks)]
         backends = [target.backend for target in self.targets]
         errors += [(f"{field}.backend", reason) for field, reason in repeated("targets", backends)]
+        if self.prompt_placement is not None and self.prompt is None:
+            errors.append(("promptPlacement", "has no effect without a prompt"))
         if not any(target.weight for target in self.targets):
             errors.append(("targets", "must have a weight above zero"))
         if errors:

@@ -10,8 +10,8 @@ from gateway.registry.parse import Candidate, ObjectId
 _NAMES_MAX = 50
 
 
-def warnings_of(served: Mapping[ObjectId, Candidate], before: Mapping[ObjectId, Candidate]) -> Iterator[str]:
-    """Yield one line for each thing to know; ``before`` is what served until now."""
+def warnings_of(served: Mapping[ObjectId, Candidate]) -> Iterator[str]:
+    """Yield one line for each thing to know."""
     if not served:
         yield "the registry is empty: nobody can call anything"
     cached: list[str] = []
@@ -23,17 +23,6 @@ def warnings_of(served: Mapping[ObjectId, Candidate], before: Mapping[ObjectId, 
                 pass
     if cached:
         yield f"the cache of scenarios {_names(cached)} is accepted but has no effect in this version"
-    yield from _changed_prompts(served, before)
-
-
-def _changed_prompts(served: Mapping[ObjectId, Candidate], before: Mapping[ObjectId, Candidate]) -> Iterator[str]:
-    changed = [
-        object_id.name
-        for object_id, candidate in sorted(served.items(), key=lambda item: item[0])
-        if object_id.kind == "Prompt" and object_id in before and before[object_id].content != candidate.content
-    ]
-    if changed:
-        yield f"prompts {_names(changed)} changed in place; a version is meant to stay as it is"
 
 
 def _names(names: Iterable[str]) -> str:

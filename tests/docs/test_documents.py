@@ -131,7 +131,8 @@ def options_of(command: Any) -> set[str]:
 
 def test_the_readme_shows_commands_of_every_group() -> None:
     """Nobody has to guess that there are some."""
-    assert {words[0] for words in commands_in(ROOT / "README.md")} >= {"serve", "keys", "registry", "usage", "admin"}
+    groups = {"serve", "keys", "registry", "prompt", "usage", "admin"}
+    assert {words[0] for words in commands_in(ROOT / "README.md")} >= groups
 
 
 def test_yaml_of_the_readme_loads_beside_the_example_registry(tmp_path: Path) -> None:

@@ -12,9 +12,11 @@ import pytest
 from tests.support.gateway import GatewayProcess
 
 HOST = "gateway.test"
-ENDPOINTS = ["/v1/chat/completions", "/v1/models", "/v1/models/{model}", "/v1/usage", "/generate", "/chat/completion"]
+ENDPOINTS = ["/v1/chat/completions", "/v1/models", "/v1/models/{model}", "/v1/scenarios", *2 * ["/v1/scenarios/{name}"],
+             "/v1/usage", "/generate", "/chat/completion"]  # fmt: skip
 MODELS = ["ChatCompletionRequest", "ChatCompletion", "ModelList", "GenerateRequest", "GenerateResponse",
-          "SimpleChatRequest", "SimpleChatResponse", "UsageReport", "ErrorBody"]  # fmt: skip
+          "ScenarioRequest", "ScenarioList", "SimpleChatRequest", "SimpleChatResponse", "UsageReport",
+          "ErrorBody"]  # fmt: skip
 # Every other name is unknown to the browser. Virtual time lets the page finish all that it waits for.
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",

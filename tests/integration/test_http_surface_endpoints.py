@@ -309,7 +309,8 @@ def test_description(plain: Surface) -> None:
     """The description names every endpoint with typed bodies, the three credentials, and no error that never comes."""
     document = call(plain, "/openapi.json").json()
     assert document["openapi"].startswith("3.1")
-    assert set(document["paths"]) == {CHAT, MODELS, f"{MODELS}/{{model}}", GENERATE, SIMPLE, "/v1/usage"}
+    scenarios = {"/v1/scenarios", "/v1/scenarios/{name}"}
+    assert set(document["paths"]) == scenarios | {CHAT, MODELS, f"{MODELS}/{{model}}", GENERATE, SIMPLE, "/v1/usage"}
     for item in document["paths"].values():
         for operation in item.values():
             assert {"405", "431"} <= set(operation["responses"])
@@ -358,5 +359,5 @@ def test_description_is_true(configured_process: Surface, default_process: Surfa
         capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False,
     )  # fmt: skip
     assert run.returncode == 0, run.stdout[-8000:] + run.stderr[-2000:]
-    assert "Tested: 6" in run.stdout
+    assert "Tested: 9" in run.stdout
     configured_process.gateway.assert_nothing_in_flight()

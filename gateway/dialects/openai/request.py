@@ -16,32 +16,21 @@ from typing import TypeVar
 
 import msgspec
 
+from gateway.dialects.openai.members import read_members, repeated
 from gateway.dialects.openai.usage import ABSENT
 from gateway.errors import InvalidRequest
 from gateway.model import OUTPUT_LIMITS, Backend, ChatRequest
 
 _T = TypeVar("_T")
 
-_MAX_KEY_CHARS = 256
 _MAX_CHOICES = 128
 _MAX_STREAM_OPTIONS_BYTES = 4096
-_SMALL_BODY_BYTES = 65_536  # up to this size a body is decoded first and its members counted then
-
-
-class _Key:
-    """A member's name as it was found; compared by identity, so that a repeated name stays visible."""
-
-    __slots__ = ("name",)
-
-    def __init__(self, name: str) -> None:
-        self.name = name
 
 
 class _StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
 
 
-_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_str: Callable[[msgspec.Raw], str | None] = msgspec.json.Decoder(str | None).decode
 _decode_bool: Callable[[msgspec.Raw], bool | None] = msgspec.json.Decoder(bool | None).decode
 _decode_int: Callable[[msgspec.Raw], int | None] = msgspec.json.Decoder(int | None).decode
@@ -61,82 +50,23 @@ _KEYS: dict[str, bytes] = {
 """Names that are met often, as they are written; all in small letters."""
 
 _KNOWN = frozenset(_KEYS)
-_GOVERNED = frozenset({"model", "messages", "stream", "stream_options", "n", "prompt_variables", *OUTPUT_LIMITS})
+_GOVERNED = frozenset(
+    {"model", "messages", "stream", "stream_options", "n", "prompt_variables", "metadata", *OUTPUT_LIMITS}
+)
 """Names that something is decided by: no other spelling of them is let through."""
+
+VARIABLES_FIELD = "variables"
+INPUT_FIELD = "input"
+_GOVERNED_OF_SCENARIOS = _GOVERNED | {VARIABLES_FIELD, INPUT_FIELD}
+_NOT_OF_SCENARIOS = frozenset({"model", "messages", "prompt_variables"})
+_SHOWN_CHARS_MAX = 256
 
 # An array that holds something; what it holds is not read.
 _has_item = re.compile(rb"\[[ \t\n\r]*[^] \t\n\r]").match
 _USAGE_ASKED = b',"stream_options":{"include_usage":true}'
 
 
-def read_members(body: bytes, max_members: int) -> dict[str, msgspec.Raw]:
-    """The top-level members of a JSON object, raw, in order. Raises InvalidRequest naming the field or position."""
-    is_small = len(body) <= _SMALL_BODY_BYTES
-    try:
-        fields = _decode_fields(body) if is_small else _decode_counted(body, max_members)
-        if not body.isascii():
-            str(body, "utf-8")  # raw values are not checked for it by the decoder
-    except msgspec.ValidationError as error:
-        raise InvalidRequest("The body must be a JSON object.", code="invalid_json") from error
-    except msgspec.DecodeError as error:
-        reason = str(error) if "(byte " in str(error) else f"{error} (byte {len(body)})"
-        raise InvalidRequest(f"The body is not valid JSON: {reason}.", code="invalid_json") from None
-    except UnicodeDecodeError as error:
-        raise InvalidRequest(
-            f"The body is not valid JSON: it is not UTF-8 (byte {error.start}).", code="invalid_json"
-        ) from None
-    except RecursionError:
-        raise InvalidRequest("The body is not valid JSON: nested too deeply.", code="invalid_json") from None
-    if len(fields) > max_members:
-        raise _too_many(max_members)
-    if is_small and _compact_size(fields) != len(body):
-        _decode_counted(body, max_members)
-    return fields
-
-
-def _too_many(max_members: int) -> InvalidRequest:
-    return InvalidRequest(f"The body has more than {max_members} top-level fields.", code="too_many_fields")
-
-
-def _repeated(name: str) -> InvalidRequest:
-    shown = name[:_MAX_KEY_CHARS]
-    return InvalidRequest(f"The field `{shown}` appears more than once.", code="repeated_field", param=shown)
-
-
-def _compact_size(fields: Mapping[str, msgspec.Raw]) -> int:
-    """The least size that a JSON object of these members can have.
-
-    A body of just this size holds nothing else: no white space, no escape in a key, and no member twice, since the
-    decoder keeps one of each name and every further one takes room. Most clients send such bodies, and for them this
-    sum is all that the check for repeated keys costs.
-    """
-    size = 1 + 4 * len(fields)
-    for name, value in fields.items():
-        size += len(name) + len(value)
-    return size
-
-
-def _decode_counted(body: bytes, max_members: int) -> dict[str, msgspec.Raw]:
-    """The members, counted and compared as they are met, so that a large body ends where it is too much.
-
-    Raises InvalidRequest for a top-level key that appears twice, however it is spelled, and for too many.
-    """
-    seen: set[str] = set()
-
-    def to_key(_: type, found: object) -> _Key:
-        name = str(found)
-        if name in seen:
-            raise _repeated(name)
-        if len(seen) == max_members:
-            raise _too_many(max_members)
-        seen.add(name)
-        return _Key(name)
-
-    members = msgspec.json.Decoder(dict[_Key, msgspec.Raw], dec_hook=to_key).decode(body)
-    return {key.name: raw for key, raw in members.items()}
-
-
-def _refuse_other_spellings(fields: Mapping[str, msgspec.Raw]) -> None:
+def _refuse_other_spellings(fields: Mapping[str, msgspec.Raw], governed: frozenset[str] = _GOVERNED) -> None:
     """Raises InvalidRequest for a name that another one, or one that decides anything, equals but for its case.
 
     Go's ``encoding/json``, for one, matches names so (https://pkg.go.dev/encoding/json#Unmarshal): its last one wins.
@@ -144,12 +74,12 @@ def _refuse_other_spellings(fields: Mapping[str, msgspec.Raw]) -> None:
     seen: set[str] = set()
     for name in fields:
         folded = name.casefold()
-        if folded in _GOVERNED and folded != name:
+        if folded in governed and folded != name:
             raise InvalidRequest(
                 f"The field `{name}` is not known: its name is `{folded}`.", code="unsupported_field", param=name
             )
         if folded in seen:
-            raise _repeated(name)
+            raise repeated(name)
         seen.add(folded)
 
 
@@ -173,6 +103,36 @@ def read_chat_request(body: bytes, max_members: int, default_model: str | None =
         raise _missing("messages")
     if _has_item(messages) is None:
         raise _no_messages(messages)
+    return _request(model, fields, len(body))
+
+
+def read_scenario_request(body: bytes, max_members: int, name: str) -> ChatRequest:
+    """Read the body of ``POST /v1/scenarios/{name}``: fields of a chat request, but ``variables`` and ``input``.
+
+    ``input`` is what the user says; without it the request has no messages. Raises InvalidRequest.
+    """
+    fields: dict[str, msgspec.Raw] = {}
+    for field, raw in read_members(body, max_members).items():
+        if field.casefold() in _NOT_OF_SCENARIOS:
+            raise InvalidRequest(
+                f"`{field}` is decided by the scenario.", code="unsupported_field", param=field[:_SHOWN_CHARS_MAX]
+            )
+        fields[field] = raw
+    _refuse_other_spellings(fields, _GOVERNED_OF_SCENARIOS)
+    spoken = fields.pop(INPUT_FIELD, ABSENT)
+    if spoken != ABSENT:
+        if not _field({INPUT_FIELD: spoken}, INPUT_FIELD, _decode_str, "a string"):
+            raise InvalidRequest(f"`{INPUT_FIELD}` must not be empty.", param=INPUT_FIELD)
+        fields["messages"] = msgspec.Raw(b'[{"role":"user","content":%b}]' % bytes(spoken))
+    else:
+        fields.setdefault(VARIABLES_FIELD, msgspec.Raw(b"{}"))
+    return _request(name, fields, len(body), VARIABLES_FIELD)
+
+
+def _request(
+    model: str, fields: Mapping[str, msgspec.Raw], body_bytes: int, variables_field: str = "prompt_variables"
+) -> ChatRequest:
+    """The request of these fields, those decoded that route, limit or bill."""
     stream = "stream" in fields and bool(_field(fields, "stream", _decode_bool, "a boolean"))
     return ChatRequest(
         model=model,
@@ -183,7 +143,8 @@ def read_chat_request(body: bytes, max_members: int, default_model: str | None =
             _output_limit(fields) if "max_tokens" in fields or "max_completion_tokens" in fields else None
         ),
         choices=_choices(fields) if "n" in fields else 1,
-        body_bytes=len(body),
+        body_bytes=body_bytes,
+        variables_field=variables_field,
     )
 
 
@@ -251,10 +212,12 @@ def _asks_for_usage(fields: Mapping[str, msgspec.Raw], *, stream: bool) -> bool:
 
 
 def encode_chat_request(request: ChatRequest, backend: Backend) -> bytes:
-    """The body to send to ``backend``: its model's name, usage asked for on streams, all else as it came."""
+    """The body to send to ``backend``: its model's name, usage asked for on streams, all that it takes as it came."""
     fields = request.fields
     if request.output_limit is not None:
         fields = _limited(fields, min(request.output_limit, backend.max_output_tokens))
+    if backend.unsupported_fields:
+        fields = {name: raw for name, raw in fields.items() if name.casefold() not in backend.unsupported_fields}
     stream = request.stream
     parts: list[bytes | msgspec.Raw] = [b'{"model":', _encode(backend.model or request.model)]
     for name, raw in fields.items():

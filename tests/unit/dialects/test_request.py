@@ -11,7 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway.dialects.openai.request import encode_chat_request, read_chat_request, read_members, request_head
+from gateway.dialects.openai.members import read_members
+from gateway.dialects.openai.request import encode_chat_request, read_chat_request, request_head
 from gateway.errors import InvalidRequest
 from gateway.model import Backend, Origin
 

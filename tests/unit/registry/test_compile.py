@@ -114,7 +114,11 @@ def test_a_scenario_with_everything(folder: Folder) -> None:
                 "defaults": {"temperature": 0.3, "stop": ["a"], "user": "é", "seed": None},
                 "overrides": {"logprobs": False},
                 "maxOutputTokens": 100,
+                "allow": ["temperature", "Foo"],
+                "deny": ["Tools"],
+                "checkSampling": True,
             },
+            promptPlacement="developer",
             targets=[{"backend": "qwen", "weight": 90}, {"backend": "gpt", "weight": 0}],
             fallbacks=["echo"],
             cache={"mode": "exact", "ttl": "1h"},
@@ -131,6 +135,12 @@ def test_a_scenario_with_everything(folder: Folder) -> None:
     assert value.parameters.defaults == defaults
     assert value.parameters.overrides == {"logprobs": b"false"}
     assert value.parameters.max_output_tokens == 100
+    limits = {"max_tokens", "max_completion_tokens"}
+    always = {"model", "messages", "stream", "stream_options"} | limits
+    assert value.parameters.allow == frozenset(always | {"temperature", "Foo"})
+    assert value.parameters.deny == frozenset({"tools"})
+    assert value.parameters.check_sampling
+    assert value.prompt_placement == "developer"
     assert [(target.backend, target.weight) for target in value.targets] == [
         (snapshot.backends["qwen"], 90),
         (snapshot.backends["gpt"], 0),

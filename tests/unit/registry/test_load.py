@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from gateway.model import Snapshot
@@ -292,16 +294,37 @@ def test_a_secret_that_goes_missing_keeps_the_last_one(folder: Folder) -> None:
     assert (second.hash, second.generation > first.generation) == (first.hash, True)
 
 
-def test_a_prompt_that_changes_in_place_is_a_warning(folder: Folder) -> None:
-    """A version is immutable by agreement: its change goes live, and is said."""
+def test_a_prompt_that_changes_in_place_is_refused(folder: Folder) -> None:
+    """A version is immutable: another text of it is refused while the one that serves goes on; put right it is live."""
     start(folder)
     folder.write("prompt.yaml", prompt(template="Be brief."))
-    result = folder.load()
-    assert result.problems == ()
-    assert result.warnings == ("prompts support.v2 changed in place; a version is meant to stay as it is",)
-    assert result.snapshot.scenarios["chat"].prompt is not None
-    assert result.snapshot.scenarios["chat"].prompt.parts == ("Be brief.",)
-    assert folder.load().warnings == ()
+    for _ in range(2):
+        result = folder.load()
+        (problem,) = result.problems
+        assert (problem.object, problem.field) == ("Prompt/support.v2", "")
+        assert "never changes" in problem.reason
+        assert result.snapshot.scenarios["chat"].prompt is not None
+        assert result.snapshot.scenarios["chat"].prompt.parts == ("Be kind.",)
+        assert result.snapshot.object_counts["Prompt", "stale"] == 1
+    folder.write("prompt.yaml", "# the same in another hand\n" + json.dumps(prompt()))
+    assert folder.good().object_counts["Prompt", "live"] == 1
+
+
+def test_a_changed_prompt_goes_live_as_a_new_version(folder: Folder) -> None:
+    """Another version beside the first is a prompt of its own, in the bare form as well; a deleted name is free."""
+    start(folder)
+    folder.write("prompts/support/v3.yaml", "version: v3\ninput_vars: []\ntemplate: Be brief.\n")
+    folder.write("scenario.yaml", scenario(prompt="support.v3"))
+    value = folder.good().scenarios["chat"].prompt
+    assert value is not None
+    assert value.parts == ("Be brief.",)
+    folder.write("prompts/support/v3.yaml", "version: v3\ninput_vars: []\ntemplate: Be rude.\n")
+    assert [problem[1:] for problem in folder.problems()] == [("Prompt/support.v3", "")]
+    folder.remove("prompts/support/v3.yaml")
+    folder.write("scenario.yaml", scenario())
+    folder.good()
+    folder.write("prompts/support/v3.yaml", "version: v3\ninput_vars: []\ntemplate: Be rude.\n")
+    folder.good()
 
 
 def test_created_is_the_first_load_that_saw_it(folder: Folder) -> None:

@@ -44,7 +44,7 @@ def fields_of(request: ChatRequest) -> dict[str, Any]:
 def test_nothing_to_do_costs_nothing() -> None:
     """A scenario that sets nothing returns the very request."""
     request = asked(temperature=1)
-    assert render(scenario(), request) is request
+    assert render(Scenario(name="s"), request) is request
 
 
 def test_precedence() -> None:
@@ -183,8 +183,9 @@ def test_large_variables_are_read() -> None:
 def test_variables_without_a_prompt() -> None:
     """They would silently do nothing, so they are refused."""
     with pytest.raises(InvalidRequest) as refusal:
-        render(scenario(), asked(prompt_variables={}))
+        render(scenario(), asked(prompt_variables={"a": "1"}))
     assert (refusal.value.code, refusal.value.param) == ("unsupported_field", "prompt_variables")
+    assert "prompt_variables" not in render(scenario(), asked(prompt_variables={})).fields
 
 
 def test_a_prompt_without_variables() -> None:
