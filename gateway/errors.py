@@ -27,6 +27,7 @@
       RedisUnavailable           certainly not executed: never written, or turned away by the server untouched
       RedisUnanswered            written, and perhaps executed
       RedisRefused               the server answered with an error
+    KubernetesFailure            a request to the Kubernetes API has no answer that counts
 
 Each GatewayError carries a public text (the tenant reads it) and an operator text (the log reads it). Only the
 public text ever leaves the data port. Nothing here knows of HTTP libraries or of a dialect's envelope.
@@ -337,3 +338,27 @@ class RedisUnanswered(RedisFailure):
 
 class RedisRefused(RedisFailure):
     """The server answered with an error; ``text`` is what it said."""
+
+
+class KubernetesFailure(Exception):
+    """A request to the Kubernetes API has no answer that counts; the text is for operators and holds no credential.
+
+    ``status`` is the HTTP status where there was an answer, ``reason`` the word of the API server for it, such as
+    ``AlreadyExists``, ``retry_after_s`` what it asked for in seconds. ``silent``: it said nothing for too long.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        status: int | None = None,
+        reason: str = "",
+        retry_after_s: float | None = None,
+        silent: bool = False,
+    ) -> None:
+        super().__init__(text)
+        self.text = text
+        self.status = status
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+        self.silent = silent

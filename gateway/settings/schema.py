@@ -17,13 +17,13 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from gateway.errors import SettingsInvalid
 from gateway.settings import units
+from gateway.settings.cluster import ClusterSettings
 from gateway.settings.explain import explain
 from gateway.settings.fields import Duration, Networks, Size, TextList
 from gateway.settings.fields import count as _count
 from gateway.settings.fields import seconds as _seconds
 from gateway.settings.fields import size as _bytes
 from gateway.settings.fields import value as _value
-from gateway.settings.service import ServiceSettings
 from gateway.settings.sources import (
     PREFIX,
     VariablesSource,
@@ -50,7 +50,7 @@ def _as_text(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-class Settings(ServiceSettings):
+class Settings(ClusterSettings):
     """The settings of one gateway process tree; frozen. Make it with ``Settings.load``.
 
     Names that end in ``_s`` are seconds, in ``_bytes`` bytes.
@@ -233,7 +233,14 @@ class Settings(ServiceSettings):
         units.parse_address(value)
         return value
 
-    @field_validator("secrets_dir", "upstream_ca_file", "oidc_ca_file", "redis_ca_file", "redis_credentials_file")
+    @field_validator(
+        "secrets_dir",
+        "upstream_ca_file",
+        "oidc_ca_file",
+        "redis_ca_file",
+        "redis_credentials_file",
+        "kubernetes_config",
+    )
     @classmethod
     def _exists(cls, value: Path | None, info: Any) -> Path | None:
         if value is not None and not (value.is_dir() if info.field_name == "secrets_dir" else value.is_file()):

@@ -90,6 +90,12 @@ def process_environment(fields: Mapping[str, str]) -> dict[str, str]:
     return kept | {environment_name(field): value for field, value in fields.items()}
 
 
+def kubernetes_service() -> tuple[str, str] | None:
+    """Host and port of the API server as Kubernetes tells every pod; None outside of one."""
+    host, port = (os.environ.get(f"KUBERNETES_SERVICE_{part}") for part in ("HOST", "PORT"))
+    return (host, port) if host and port else None
+
+
 def unknown_names(sources: Iterable[Variables], fields: Mapping[str, FieldInfo]) -> tuple[str, ...]:
     """Names with the gateway's prefix that are no setting, no backend's secret and none of Kubernetes' own, sorted."""
     known = {environment_name(field) for field in fields}

@@ -1,0 +1,51 @@
+"""The settings of the Kubernetes API, from which the registry and the addresses of backends may come.
+
+Declarations and their own checks; ``schema`` adds the rest.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gateway.settings.fields import Duration
+from gateway.settings.fields import count as _count
+from gateway.settings.fields import seconds as _seconds
+from gateway.settings.fields import value as _value
+from gateway.settings.service import ServiceSettings
+
+
+class ClusterSettings(ServiceSettings):
+    """How the API server is reached and watched; nothing of it is used unless another setting asks for the cluster."""
+
+    # The Kubernetes API
+    kubernetes_config: Path | None = _value(
+        None,
+        "an existing file",
+        "kubeconfig file of the cluster, for a gateway outside of it. Without it the pod's service account is used.",
+    )
+    kubernetes_context: str | None = _value(
+        None, "a name", "Context of the kubeconfig file. Without it the file's current one."
+    )
+    kubernetes_credentials_dir: Path = _value(
+        Path("/var/run/secrets/kubernetes.io/serviceaccount"),
+        "a folder",
+        "Folder with the files `token`, `ca.crt` and `namespace` of the pod's service account.",
+    )
+    kubernetes_connect_timeout_s: Duration = _seconds(5, 0.1, 60, "Time for a connection to the Kubernetes API.")
+    kubernetes_timeout_s: Duration = _seconds(15, 0.5, 300, "Time for each piece of an answer of the Kubernetes API.")
+    kubernetes_watch_s: Duration = _seconds(
+        300, 1, 3600, "Shortest life of a watch; each ends at random up to half later and is opened again."
+    )
+    kubernetes_watch_idle_s: Duration = _seconds(
+        90,
+        1,
+        3600,
+        "Silence after which a watch is opened again, where it was; an API server sends a bookmark about every minute.",
+    )
+    kubernetes_backoff_max_s: Duration = _seconds(
+        30, 0.1, 600, "Longest pause, half of it random, before a failed request to the Kubernetes API is repeated."
+    )
+    kubernetes_page_objects: int = _count(500, 1, 10000, "objects", "Objects per page of a list of the Kubernetes API.")
+    kubernetes_max_objects: int = _count(
+        20000, 1, 1000000, "objects", "Most objects of one kind that are watched; with more, what was known is kept."
+    )
