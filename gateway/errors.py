@@ -286,8 +286,11 @@ class AttemptFailed(Exception):
 
     ``detail`` is for operators. ``retry_after_s`` is what the backend asked for, in seconds. ``status`` is the
     backend's HTTP status where it gave one. ``is_final`` forbids a further attempt: the backend had begun its answer,
-    or the time for the whole call is over.
+    or the time for the whole call is over. ``not_ready`` says that no endpoint of the backend took the request, so that
+    no model has seen it.
     """
+
+    not_ready = False
 
     def __init__(
         self,

@@ -52,6 +52,13 @@ class Timeouts(Frozen, frozen=True):
         return min(self.first_byte_s, self.idle_s, self.total_s)
 
 
+class Queue(Frozen, frozen=True):
+    """Who may wait for a backend that is full or not ready."""
+
+    max_waiting: int = 100  # per replica
+    wait_s: float = 60.0
+
+
 class Price(Frozen, frozen=True):
     """Nano-USD per million tokens."""
 
@@ -87,6 +94,7 @@ class Backend(Frozen, frozen=True):
     headers: tuple[tuple[bytes, bytes], ...] = ()  # added upstream, credential included; never logged
     timeouts: Timeouts = Timeouts()
     max_concurrent_requests: int | None = None  # per replica; None: unbounded
+    queue: Queue | None = None  # None: a call fails at once
     max_output_tokens: int = 4096
     price: Price | None = None
     disabled: bool = False

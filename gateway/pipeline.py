@@ -188,7 +188,7 @@ def _give_up(lease: Lease, plan: Plan, record: RequestRecord, error: BaseExcepti
         return
     status = _GONE if isinstance(error, asyncio.CancelledError) else _FAULT
     usage = lease.reserved
-    was_working = bool(record.attempts) and record.attempts[-1][1] == "cancelled"
+    was_working = bool(record.attempts) and record.attempts[-1][1] == "cancelled" and not record.left_queue
     if usage is None or record.stream or not was_working or status != _GONE:
         lease.settle(End(backend=record.backend, status=status))
         return

@@ -141,6 +141,7 @@ def upstream_limits(settings: Settings) -> UpstreamLimits:
         max_error_body_bytes=settings.upstream_max_error_body_bytes,
         max_event_bytes=settings.upstream_max_event_bytes,
         ca_file=settings.upstream_ca_file,
+        queue_probe_s=settings.backend_queue_probe_s,
         workers=settings.workers,
     )
 

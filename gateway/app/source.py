@@ -21,7 +21,7 @@ from gateway.settings.units import format_duration
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from gateway.model import Snapshot
+    from gateway.model import Backend, Snapshot
     from gateway.registry.load import LoadResult, LoadState
     from gateway.telemetry import Metrics
 
@@ -130,9 +130,14 @@ def setting_warnings(settings: Settings, snapshot: Snapshot) -> Iterator[str]:
             "the registry has limits and there is no LLM_GATEWAY_REDIS_URL: each limit follows its onRedisLoss, and"
             " every process counts alone"
         )
-    longer = sorted(name for name, each in snapshot.backends.items() if each.timeouts.total_s > settings.drain_s)
+    longer = sorted(name for name, each in snapshot.backends.items() if _longest_s(each) > settings.drain_s)
     if longer:
         yield (
             f"calls to backends {', '.join(longer)} may take longer than a drain, which cuts them after"
-            f" {format_duration(settings.drain_s)}: lower timeouts.total or raise LLM_GATEWAY_DRAIN_S"
+            f" {format_duration(settings.drain_s)}: lower timeouts.total or queue.wait, or raise LLM_GATEWAY_DRAIN_S"
         )
+
+
+def _longest_s(backend: Backend) -> float:
+    """How long a call may take at most."""
+    return backend.timeouts.total_s + (0.0 if backend.queue is None else backend.queue.wait_s)

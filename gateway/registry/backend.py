@@ -40,6 +40,12 @@ def _not_supported(value: object) -> object:
     return value
 
 
+def _at_most_an_hour(seconds: float) -> float:
+    if seconds > 3600:
+        raise ValueError("must be at most 1h")
+    return seconds
+
+
 def _expected_secret_env(value: str) -> str:
     if not re.fullmatch(values.SECRET_ENV_PATTERN[1:-1], value):
         raise ValueError("must be the name of a variable: LLM_GATEWAY_SECRET_ and then A-Z, 0-9 or _")
@@ -52,6 +58,7 @@ Url = Annotated[
     WithJsonSchema({"type": "string", "format": "uri", "pattern": "^https?://"}),
 ]
 Provider = Annotated[Literal["openai", "echo"], BeforeValidator(_not_supported)]
+QueueWait = Annotated[PositiveDuration, AfterValidator(_at_most_an_hour), text_type(values.DURATION_PATTERN)]
 SecretEnv = Annotated[str, AfterValidator(_expected_secret_env), text_type(values.SECRET_ENV_PATTERN)]
 
 
@@ -124,6 +131,15 @@ class Timeouts(Node):
     total: PositiveDuration | None = Field(default=None, description="The whole attempt. Default 9m.")
 
 
+class Queue(Node):
+    """Who may wait for the backend while it is full or not ready."""
+
+    max: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=100, description="Requests that wait, per replica; a further one fails at once."
+    )
+    wait: QueueWait | None = Field(default=None, description="How long each waits at most. Default 1m; at most 1h.")
+
+
 class Price(Node):
     """USD per million tokens."""
 
@@ -159,6 +175,11 @@ class BackendSpec(Node):
     timeouts: Timeouts = Field(default_factory=Timeouts, description="How long an attempt may take.")
     max_concurrent_requests: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
         default=None, description="Calls under way per replica; a further one goes to a fallback. Default: unbounded."
+    )
+    queue: Queue | None = Field(
+        default=None,
+        description="A call waits here, instead of failing, while the backend is at maxConcurrentRequests or not ready,"
+        " such as one that is scaled to zero; where fallbacks follow, it goes to them instead. Default: no call waits.",
     )
     max_output_tokens: Annotated[int, Field(ge=1, le=100_000_000)] = Field(
         default=4096,

@@ -19,6 +19,7 @@ from gateway.registry.accounts import Limit as LimitSpec
 from gateway.registry.documents import BackendDocument, BackendSpec, FieldErrors, Kind, ScenarioDocument, Secret
 from gateway.registry.documents import Echo as EchoSpec
 from gateway.registry.documents import Parameters as ParametersSpec
+from gateway.registry.documents import Queue as QueueSpec
 from gateway.registry.documents import Timeouts as TimeoutsSpec
 
 _ALWAYS_ALLOWED = frozenset({"model", "messages", "stream", "stream_options", *model.OUTPUT_LIMITS})
@@ -82,6 +83,7 @@ def compile_backend(document: BackendDocument, secrets: SecretSource) -> model.B
         headers=_headers(spec, secrets),
         timeouts=_timeouts(spec.timeouts),
         max_concurrent_requests=spec.max_concurrent_requests,
+        queue=None if spec.queue is None else _queue(spec.queue),
         max_output_tokens=spec.max_output_tokens,
         price=None
         if price is None
@@ -129,6 +131,10 @@ def _timeouts(spec: TimeoutsSpec) -> model.Timeouts:
         idle_s=spec.idle or default.idle_s,
         total_s=spec.total or default.total_s,
     )
+
+
+def _queue(spec: QueueSpec) -> model.Queue:
+    return model.Queue(max_waiting=spec.max, wait_s=spec.wait or model.Queue().wait_s)
 
 
 def _echo(spec: EchoSpec) -> model.EchoOptions:

@@ -3,7 +3,7 @@
 One model per kind; ``base`` says how they behave. Nothing is defined here: this is where the others find them.
 """
 
-from gateway.registry.backend import Auth, BackendDocument, BackendSpec, Echo, Price, Secret, Timeouts
+from gateway.registry.backend import Auth, BackendDocument, BackendSpec, Echo, Price, Queue, Secret, Timeouts
 from gateway.registry.base import API_VERSION, Document, FieldErrors, Kind, Metadata, Node
 from gateway.registry.scenario import Access, Cache, Parameters, ScenarioDocument, ScenarioSpec, Target
 
@@ -22,6 +22,7 @@ __all__ = [
     "Node",
     "Parameters",
     "Price",
+    "Queue",
     "ScenarioDocument",
     "ScenarioSpec",
     "Secret",

@@ -140,6 +140,12 @@ class Settings(ClusterSettings):
     max_attempts: int = _count(
         4, 1, 16, "attempts", "Most backends that one request is tried on, the first one included."
     )
+    backend_queue_probe_s: Duration = _seconds(
+        0.5,
+        0.05,
+        60,
+        "How often a process tries again, with one request, whether a backend is ready that others wait for.",
+    )
     upstream_ca_file: Path | None = _value(
         None, "an existing file", "PEM file with the certificate authorities of backends, instead of the system's."
     )

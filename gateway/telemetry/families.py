@@ -108,7 +108,7 @@ INFLIGHT = Spec(kind="gauge", name="llm_gateway_inflight_requests", help="Reques
 OVERHEAD = Spec(
     kind="histogram",
     name="llm_gateway_overhead_seconds",
-    help="Seconds of a request that were neither waiting for a backend nor for the client.",
+    help="Seconds of a request that were waiting neither for a backend or a place at one nor for the client.",
     bounds=OVERHEAD_BUCKETS,
 )
 TOKENS = Spec(

@@ -65,6 +65,7 @@ class _Line(msgspec.Struct, gc=False):
     ttft_ms: float | None
     upstream_ms: float
     client_ms: float
+    queue_ms: float
     bytes: _Bytes
     client_ip: str
     detail: str
@@ -105,7 +106,8 @@ class AccessLog:
         duration_s = record.finished_at - started_at
         upstream_s = record.upstream_wait_s
         client_s = record.client_wait_s
-        overhead_s = duration_s - upstream_s - client_s
+        queue_s = record.queue_wait_s
+        overhead_s = duration_s - upstream_s - client_s - queue_s
         status = record.status
         cost = record.cost_nano_usd
         usage = record.usage
@@ -143,6 +145,7 @@ class AccessLog:
             else int((first_token_at - started_at) * 1e6) / 1e3,
             int(upstream_s * 1e6) / 1e3,
             int(client_s * 1e6) / 1e3,
+            int(queue_s * 1e6) / 1e3 if queue_s else 0.0,
             _Bytes(record.bytes_in, record.bytes_out),
             record.client_ip,
             record.detail and record.detail[:DETAIL_MAX_CHARS],

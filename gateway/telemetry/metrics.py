@@ -135,7 +135,7 @@ class Metrics:
             series = self._new_series(key, record)
         series.requests.value += 1
         duration_s = record.finished_at - record.started_at
-        overhead_s = duration_s - record.upstream_wait_s - record.client_wait_s
+        overhead_s = duration_s - record.upstream_wait_s - record.client_wait_s - record.queue_wait_s
         self._overhead.observe(overhead_s if overhead_s > 0.0 else 0.0)
         if series.duration is not None:
             series.duration.observe(duration_s if duration_s > 0.0 else 0.0)

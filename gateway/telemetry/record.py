@@ -56,6 +56,10 @@ class RequestRecord(msgspec.Struct, kw_only=True, gc=False):
     """Time in which nothing could be done but wait for a backend."""
     client_wait_s: float = 0.0
     """Time in which nothing could be done but wait for the client: for its body, or for it to read."""
+    queue_wait_s: float = 0.0
+    """Time in which nothing could be done but wait for a backend to have room or to be ready."""
+    left_queue: bool = False
+    """The client left while its request waited there, so that no backend had begun to work on it."""
     first_token_at: float | None = None
     last_token_at: float | None = None
     finished_at: float = 0.0
@@ -74,5 +78,5 @@ class RequestRecord(msgspec.Struct, kw_only=True, gc=False):
 
     @property
     def overhead_s(self) -> float:
-        """Time that was neither waiting for the backend nor for the client, in seconds (>= 0)."""
-        return max(self.finished_at - self.started_at - self.upstream_wait_s - self.client_wait_s, 0.0)
+        """Time that was not waiting for the backend, for the client or in a backend's queue, in seconds (>= 0)."""
+        return max(self.duration_s - self.upstream_wait_s - self.client_wait_s - self.queue_wait_s, 0.0)

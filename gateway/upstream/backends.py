@@ -1,4 +1,4 @@
-"""What this process knows of each backend while it runs: how many calls are in flight, and its prepared head.
+"""What this process knows of each backend while it runs: calls in flight, who waits, and its prepared head.
 
 Kept by name over reloads of the registry, so that a changed backend does not forget its calls in flight.
 """
@@ -9,6 +9,8 @@ from gateway.dialects.openai.request import request_head
 from gateway.errors import AttemptFailed
 from gateway.model import Backend
 from gateway.telemetry import Metrics
+from gateway.upstream.limits import UpstreamLimits
+from gateway.upstream.queue import BackendQueue
 
 _CHAT_PATH = "/chat/completions"
 
@@ -16,20 +18,33 @@ _CHAT_PATH = "/chat/completions"
 class BackendState:
     """One backend's calls in flight, bounded by this process's share of its ``max_concurrent_requests``."""
 
-    __slots__ = ("_bound", "_gauge", "_workers", "backend", "chat_head", "in_flight")
+    __slots__ = ("_bound", "_gauge", "_limits", "_metrics", "backend", "chat_head", "in_flight", "queue")
 
-    def __init__(self, backend: Backend, metrics: Metrics, workers: int) -> None:
+    def __init__(self, backend: Backend, metrics: Metrics, limits: UpstreamLimits) -> None:
         self._gauge = metrics.backend_inflight(backend.name)
-        self._workers = workers
+        self._metrics = metrics
+        self._limits = limits
         self.in_flight = 0
+        self.queue: BackendQueue | None = None  # from the first version of the backend that has one
         self.adopt(backend)
 
     def adopt(self, backend: Backend) -> None:
         """Go on with the backend as the registry has it now."""
         self.backend = backend
-        bound = backend.max_concurrent_requests
-        self._bound = None if bound is None else max(1, bound // self._workers)
+        bound, workers = backend.max_concurrent_requests, self._limits.workers
+        self._bound = None if bound is None else max(1, bound // workers)
         self.chat_head = b"" if backend.origin is None else request_head(backend, _CHAT_PATH)
+        if backend.queue is not None:
+            if self.queue is None:
+                self.queue = BackendQueue(backend, self, self._metrics, self._limits.queue_probe_s)
+            self.queue.adopt(max(1, backend.queue.max_waiting // workers), backend.queue.wait_s)
+        if self.queue is not None:
+            self.queue.release()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a place is free."""
+        return self._bound is None or self.in_flight < self._bound
 
     def enter(self) -> None:
         """Take a place. Raises AttemptFailed (busy) if all are taken."""
@@ -43,24 +58,26 @@ class BackendState:
         """Give the place back; once for each ``enter``."""
         self.in_flight -= 1
         self._gauge.value -= 1
+        if self.queue is not None:
+            self.queue.release()
 
 
 class Backends:
     """The states of all backends called so far; as many as the registry has ever named.
 
-    ``workers`` processes, this one among them, share the bounds of the backends evenly.
+    The workers of this replica share the bounds of the backends evenly.
     """
 
-    def __init__(self, metrics: Metrics, workers: int = 1) -> None:
+    def __init__(self, metrics: Metrics, limits: UpstreamLimits) -> None:
         self._metrics = metrics
-        self._workers = workers
+        self._limits = limits
         self._states: dict[str, BackendState] = {}
 
     def state_of(self, backend: Backend) -> BackendState:
         """The state of ``backend``."""
         state = self._states.get(backend.name)
         if state is None:
-            state = self._states[backend.name] = BackendState(backend, self._metrics, self._workers)
+            state = self._states[backend.name] = BackendState(backend, self._metrics, self._limits)
         elif state.backend is not backend:
             state.adopt(backend)
         return state

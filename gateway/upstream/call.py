@@ -9,6 +9,8 @@ Invariants:
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 
 from gateway.cleanup import Cleanup
@@ -20,11 +22,11 @@ from gateway.dialects.openai.stream import ChatStream
 from gateway.errors import AttemptFailed, InvalidRequest, Outcome
 from gateway.model import Backend, ChatRequest, Plan
 from gateway.telemetry import Metrics, RequestRecord, TraceContext
-from gateway.upstream.backends import Backends
+from gateway.upstream.backends import Backends, BackendState
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.echo import echo
 from gateway.upstream.limits import UpstreamLimits
-from gateway.upstream.outcomes import exhausted, failure_of_status, header, retry_after_s
+from gateway.upstream.outcomes import exhausted, failure_of_answer, header
 from gateway.upstream.source import Source
 
 _PASSED_THROUGH = frozenset({400, 413, 415, 422})
@@ -50,7 +52,7 @@ class Caller:
         self._client = client
         self._limits = limits
         self._metrics = metrics
-        self._backends = Backends(metrics, limits.workers)
+        self._backends = Backends(metrics, limits)
 
     async def call(self, plan: Plan, request: ChatRequest, record: RequestRecord, cleanup: Cleanup) -> Answer:
         """The first real answer of the plan. What a stream holds is left on ``cleanup``.
@@ -66,7 +68,13 @@ class Caller:
             outcome: Outcome = "cancelled"
             detail = ""
             try:
-                answer = await self._attempt(backend, request, record, cleanup)
+                # The state may go on to a later version of the backend meanwhile; the call stays with its own.
+                state = self._backends.state_of(backend)
+                if backend.queue is not None and backend is plan.attempts[-1]:
+                    answer = await self._patiently(state, backend, request, record, cleanup)
+                else:
+                    state.enter()
+                    answer = await self._attempt(state, backend, request, record, cleanup)
                 outcome = "ok" if answer.status == 200 else "refused"
                 return answer
             except AttemptFailed as failure:
@@ -79,10 +87,36 @@ class Caller:
                 self._metrics.attempt(backend.name, outcome)
         raise exhausted(plan, failures)
 
-    async def _attempt(self, backend: Backend, request: ChatRequest, record: RequestRecord, cleanup: Cleanup) -> Answer:
-        # The state may go on to a later version of the backend while this call waits; the call stays with its own.
-        state = self._backends.state_of(backend)
-        state.enter()
+    async def _patiently(
+        self, state: BackendState, backend: Backend, request: ChatRequest, record: RequestRecord, cleanup: Cleanup
+    ) -> Answer:
+        """An attempt that waits in the backend's queue, and again as often as the backend is not ready."""
+        queue = state.queue
+        assert queue is not None, "the state has the queue of any version of its backend"
+        ticket = queue.ticket(record.tenant)
+        while True:
+            since = monotonic()
+            try:
+                await queue.enter(ticket)
+            except asyncio.CancelledError:
+                record.left_queue = True
+                raise
+            finally:
+                record.queue_wait_s += monotonic() - since
+            try:
+                return await self._attempt(state, backend, request, record, cleanup)
+            except AttemptFailed as failure:
+                if not failure.not_ready:
+                    raise
+                ticket.reason = failure.detail
+            finally:
+                queue.tried(ticket)
+
+    async def _attempt(
+        self, state: BackendState, backend: Backend, request: ChatRequest, record: RequestRecord, cleanup: Cleanup
+    ) -> Answer:
+        """One try, in a place that was taken."""
+        queue = state.queue
         source: Source | None = None
         try:
             if backend.origin is None:
@@ -91,17 +125,22 @@ class Caller:
                 parts = _request_parts(state.chat_head, request, backend, record.trace)
                 started_at = monotonic()
                 try:
-                    source = await self._client.exchange(backend.origin, parts, backend.timeouts)
+                    sent = None if queue is None else queue.sent
+                    source = await self._client.exchange(backend.origin, parts, backend.timeouts, sent)
                 finally:
                     record.upstream_wait_s += monotonic() - started_at
+            if queue is not None and source.status != 503:
+                queue.answered()
             body = None if request.stream or source.status != 200 else source.whole()
             if body is None:
                 answer = await self._read(source, backend, request, record)
             else:  # most whole answers come with their head, and then there is nothing to wait for
                 answer = _whole(backend, body, self._limits.max_body_bytes)
-        except BaseException:  # also when cancelled: the backend must stop and its place must be free
+        except BaseException as failure:  # also when cancelled: the backend must stop and its place must be free
             if source is not None:
                 source.close()
+            if queue is not None:
+                queue.failed(failure)
             state.leave()
             raise
         if answer.stream is None:
@@ -158,7 +197,7 @@ class Caller:
         """A status that is the caller's to see passes with its body; every other one fails the attempt."""
         status = source.status
         if status not in _PASSED_THROUGH:
-            raise failure_of_status(status, retry_after_s(source))
+            raise failure_of_answer(source)
         try:
             body = await self._read_body(source, record, self._limits.max_error_body_bytes)
             content_type = header(source, b"content-type") or b"application/json"

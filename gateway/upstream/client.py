@@ -106,8 +106,10 @@ class UpstreamClient:
         self._tls = tls_context(limits.ca_file) if limits.ca_file is not None else None
         self._sweep_timer: asyncio.TimerHandle | None = None
 
-    async def exchange(self, origin: Origin, parts: Sequence[bytes], timeouts: Timeouts) -> Exchange:
-        """Send a request and wait for the head of its answer.
+    async def exchange(
+        self, origin: Origin, parts: Sequence[bytes], timeouts: Timeouts, sent: Callable[[], None] | None = None
+    ) -> Exchange:
+        """Send a request and wait for the head of its answer; ``sent`` is called when it goes out.
 
         A kept connection may have died unseen: if it ends soon and before any byte of an answer, the request is sent
         once more over a new connection (RFC 9110, 9.2.2 leaves that to who knows the request was not handled), within
@@ -125,6 +127,8 @@ class UpstreamClient:
             try:
                 answered = connection.start(parts, timeouts, since)
                 pool.watch(timeouts, since)
+                if sent is not None:
+                    sent()
                 await answered
                 if connection.error is not None and connection.status == 0:
                     raise connection.error

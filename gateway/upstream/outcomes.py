@@ -47,6 +47,17 @@ def failure_of_status(status: int, retry_after_s: float | None) -> AttemptFailed
     return AttemptFailed(outcome, f"status {status}", status=status, retry_after_s=retry_after_s)
 
 
+def failure_of_answer(source: Source) -> AttemptFailed:
+    """Which failure an answer is by its status and headers.
+
+    A 503 that is not JSON is no model server's: a proxy (a service mesh, an ingress) has nobody to pass the request to.
+    """
+    failure = failure_of_status(source.status, retry_after_s(source))
+    content_type = header(source, b"content-type").lower()
+    failure.not_ready = source.status == 503 and not content_type.startswith(b"application/json")
+    return failure
+
+
 def header(source: Source, name: bytes) -> bytes:
     """The value of a header field by its lower-case name; empty where it is absent."""
     for key, value in source.headers:

@@ -12,7 +12,7 @@ import ssl
 from collections import deque
 
 from gateway.clock import monotonic
-from gateway.errors import AttemptFailed
+from gateway.errors import AttemptFailed, Outcome
 from gateway.model import Origin, Timeouts
 from gateway.upstream.connection import Connection
 from gateway.upstream.dns import Resolver
@@ -78,10 +78,10 @@ class Pool:
             async with asyncio.timeout(timeout_s):
                 addresses = (await self._resolver.addresses())[:_MAX_ADDRESSES_TRIED]
         except TimeoutError:
-            raise AttemptFailed("connect_timeout", f"name not resolved within {timeout_s:g} s") from None
+            raise _unreachable("connect_timeout", f"name not resolved within {timeout_s:g} s") from None
         except (OSError, UnicodeError) as error:  # the latter for what cannot be a name at all
-            raise AttemptFailed("connect_error", f"cannot resolve {self._origin.host}: {error}") from None
-        failure = AttemptFailed("connect_timeout", f"not connected within {timeout_s:g} s")
+            raise _unreachable("connect_error", f"cannot resolve {self._origin.host}: {error}") from None
+        failure = _unreachable("connect_timeout", f"not connected within {timeout_s:g} s")
         for position, address in enumerate(addresses):
             share_s = (deadline - monotonic()) / (len(addresses) - position)
             if share_s <= 0:
@@ -90,9 +90,10 @@ class Pool:
                 async with asyncio.timeout(share_s):
                     return await self._open(address)
             except TimeoutError:
-                failure = AttemptFailed("connect_timeout", f"not connected within {timeout_s:g} s")
+                failure = _unreachable("connect_timeout", f"not connected within {timeout_s:g} s")
             except (OSError, ssl.CertificateError) as error:
-                failure = AttemptFailed("connect_error", f"cannot connect: {error}")
+                failure = _unreachable("connect_error", f"cannot connect: {error}")
+                failure.not_ready = not isinstance(error, ssl.SSLError)  # there is someone, and time will not mend it
         raise failure
 
     async def _open(self, address: str) -> Connection:
@@ -159,3 +160,9 @@ class Pool:
         for connection in [*self._idle, *self.busy]:
             connection.abort()
         self._idle.clear()
+
+
+def _unreachable(outcome: Outcome, detail: str) -> AttemptFailed:
+    failure = AttemptFailed(outcome, detail)
+    failure.not_ready = True
+    return failure

@@ -29,13 +29,14 @@ def watch(folder: Path) -> RegistryWatch:
 
 def test_backends_that_a_drain_would_cut_are_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """In one warning, which a reload does not repeat."""
-    write(tmp_path, [echo_backend("quick", timeouts={"total": "1m"}), echo_backend("slow"), echo_backend("slower")])
+    patient = echo_backend("waiting", timeouts={"total": "1m"}, queue={"wait": "1s"})
+    write(tmp_path, [echo_backend("quick", timeouts={"total": "1m"}), echo_backend("slow"), patient])
     with caplog.at_level(logging.WARNING, "gateway.registry"):
         registry = watch(tmp_path)
         registry.refresh()
     warnings = [record.getMessage() for record in caplog.records if "LLM_GATEWAY_DRAIN_S" in record.getMessage()]
     assert len(warnings) == 1
-    assert "slow, slower" in warnings[0]
+    assert "slow, waiting" in warnings[0]
     assert "quick" not in warnings[0]
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from gateway.model import EchoOptions, Limit, Oidc, Origin, Price, Timeouts
+from gateway.model import EchoOptions, Limit, Oidc, Origin, Price, Queue, Timeouts
 from tests.unit.registry.folders import DIGEST, Folder, api_key, backend, echo, prompt, scenario, tenant, with_field
 
 
@@ -22,6 +22,7 @@ def test_a_backend_with_everything(folder: Folder) -> None:
             headers={"X-Team": "llm"},
             timeouts={"connect": "500ms", "firstByte": "1m", "idle": "5s", "total": "1h"},
             maxConcurrentRequests=64,
+            queue={"max": 7, "wait": "5m"},
             maxOutputTokens=8192,
             price={"inputPerMillion": "0.50", "cachedInputPerMillion": "0.10", "outputPerMillion": "1.5"},
             disabled=True,
@@ -34,6 +35,7 @@ def test_a_backend_with_everything(folder: Folder) -> None:
     assert value.headers == ((b"x-team", b"llm"), (b"authorization", b"Bearer sk-1"))
     assert value.timeouts == Timeouts(connect_s=0.5, first_byte_s=60.0, idle_s=5.0, total_s=3600.0)
     assert value.max_concurrent_requests == 64
+    assert value.queue == Queue(max_waiting=7, wait_s=300.0)
     assert value.max_output_tokens == 8192
     assert value.price == Price(
         input_nano_usd=500_000_000, cached_input_nano_usd=100_000_000, output_nano_usd=1_500_000_000
@@ -47,7 +49,7 @@ def test_a_backend_with_nothing(folder: Folder) -> None:
     value = folder.good().backends["qwen"]
     assert value.timeouts == Timeouts(connect_s=2.0, first_byte_s=60.0, idle_s=30.0, total_s=540.0)
     assert value.max_output_tokens == 4096
-    assert value.max_concurrent_requests is None
+    assert (value.max_concurrent_requests, value.queue) == (None, None)
     assert value.headers == ()
     assert value.price is not None
     assert value.price.cached_input_nano_usd == 10**9
@@ -56,8 +58,11 @@ def test_a_backend_with_nothing(folder: Folder) -> None:
 
 def test_an_echo_backend(folder: Folder) -> None:
     """The echo provider needs nothing and takes its pace from the document."""
-    folder.write("b.yaml", echo(), echo("slow", echo={"firstTokenDelay": "1s", "tokenDelay": "5ms", "outputTokens": 7}))
+    folder.write(
+        "b.yaml", echo(queue={}), echo("slow", echo={"firstTokenDelay": "1s", "tokenDelay": "5ms", "outputTokens": 7})
+    )
     backends = folder.good().backends
+    assert backends["echo"].queue == Queue(max_waiting=100, wait_s=60.0)
     assert backends["echo"].origin is None
     assert backends["echo"].echo == EchoOptions()
     assert backends["slow"].echo == EchoOptions(first_token_delay_s=1.0, token_delay_s=0.005, output_tokens=7)

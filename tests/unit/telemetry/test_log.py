@@ -74,6 +74,7 @@ def test_a_line_says_everything_about_a_request(log_of: LogOf) -> None:
         "overhead_ms": pytest.approx(50.0, abs=0.002),
         "ttft_ms": pytest.approx(20.0, abs=0.002),
         "upstream_ms": 400.0,
+        "queue_ms": 0.0,
         "client_ms": 50.0,
         "bytes": {"in": 250, "out": 900},
         "client_ip": "10.0.0.1",

@@ -7,6 +7,7 @@ import pytest
 from gateway.errors import AttemptFailed
 from gateway.model import Backend, Origin
 from gateway.telemetry import Metrics
+from gateway.upstream import UpstreamLimits
 from gateway.upstream.backends import Backends
 
 
@@ -19,7 +20,7 @@ def backend(bound: int | None) -> Backend:
 @pytest.mark.parametrize(("bound", "workers", "share"), [(8, 1, 8), (8, 4, 2), (9, 4, 2), (3, 4, 1), (1, 64, 1)])
 def test_each_worker_has_its_even_share(bound: int, workers: int, share: int) -> None:
     """All of them together stay within the bound, except that each may make one call."""
-    state = Backends(Metrics(version="test"), workers).state_of(backend(bound))
+    state = Backends(Metrics(version="test"), UpstreamLimits(workers=workers)).state_of(backend(bound))
     for _ in range(share):
         state.enter()
     with pytest.raises(AttemptFailed, match=f"{share} calls in flight") as caught:
@@ -31,7 +32,7 @@ def test_each_worker_has_its_even_share(bound: int, workers: int, share: int) ->
 
 def test_a_bound_that_changes_counts_at_once() -> None:
     """A reload keeps the calls in flight."""
-    backends = Backends(Metrics(version="test"), 2)
+    backends = Backends(Metrics(version="test"), UpstreamLimits(workers=2))
     state = backends.state_of(backend(None))
     for _ in range(3):
         state.enter()
