@@ -35,10 +35,11 @@ bench: environment-bench ## Measure cost against a plain proxy; results go to be
 soak: environment-dev ## Run streams, limits under load and a million wrong keys, for longer than a test can wait
 	@exec $(BIN)/python -m bench.soak $(ARGS)
 
-docs: environment ## Write what is made from the code: tables of settings and of the registry, its JSON Schemas
+docs: environment-dev ## Write what is made from the code: tables of settings and of the registry, JSON Schemas, the chart's
 	@$(BIN)/python -m gateway.settings.docs docs/settings.md
 	@$(BIN)/python -m gateway.registry.docs docs/registry.md
 	@$(BIN)/llm-gateway registry schema --out registry/schemas
+	@$(BIN)/python -m tools.chart charts/llm-gateway
 
 # Every lock is a part of the last one's resolution, so that a package has one version everywhere. UPGRADE=--upgrade
 # takes newer versions; without it only what pyproject.toml asks for changes.

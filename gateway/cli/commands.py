@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from gateway.cli import admin, keys, prompt, registry, serve, usage
+from gateway.cli.call import call
 
 
 def build() -> typer.Typer:
@@ -28,6 +29,7 @@ def build() -> typer.Typer:
     app.add_typer(keys.build())
     app.add_typer(usage.build())
     app.add_typer(admin.build())
+    app.command("call")(call)
     app.command("version")(_version)
     app.callback()(_options)
     return app

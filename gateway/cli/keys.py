@@ -1,5 +1,7 @@
 """``keys create``: make an API key. The key is shown once; what is stored holds only its digest.
 
+With ``--redis`` it is stored in the gateways' Redis, and the key works within seconds; else its document is printed.
+
 ``keys export`` writes the keys that the admin API of a running gateway made as such documents.
 """
 
@@ -37,11 +39,16 @@ def _create(
     write: Annotated[
         Path | None, typer.Option(help="File for the document, which must not exist yet. Default: print it.")
     ] = None,
+    redis: Annotated[
+        bool, typer.Option("--redis", help="Store it in the Redis of the gateways instead of printing a document.")
+    ] = False,
 ) -> None:
     """Print a new key once, and the ApiKey document to store in the registry."""
     from gateway.registry.keys import api_key_document, generate_key, key_digest
     from gateway.registry.values import label, subdomain
 
+    if redis and write is not None:
+        raise typer.BadParameter("expected either --write or --redis")
     _checked(label, tenant, "--tenant")
     key = generate_key()
     digest = key_digest(key)
@@ -54,6 +61,8 @@ def _create(
     )
     if write is not None:
         _write_new(write, document)
+    if redis:
+        _keep(document)
     if (folder := _registry_without(tenant)) is not None:
         print(
             f"warning: the registry {folder} has no tenant {tenant!r}, and refuses the key until it has",
@@ -61,9 +70,17 @@ def _create(
         )
     print("The key, shown once and stored nowhere:", file=sys.stderr)
     print(key)
-    if write is None:
+    if write is None and not redis:
         print("The document to store in the registry:", file=sys.stderr, flush=True)
         print(document, end="")
+
+
+def _keep(document: str) -> None:
+    import yaml
+
+    from gateway.cli.redis_keys import keep_in_redis
+
+    keep_in_redis(yaml.safe_load(document))
 
 
 def _registry_without(tenant: str) -> Path | None:

@@ -11,11 +11,13 @@ import enum
 import re
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
+
+from gateway.cli.lane import fail, with_lane
 
 if TYPE_CHECKING:
     from gateway.meter.export import Exporter
@@ -23,9 +25,6 @@ if TYPE_CHECKING:
     from gateway.redis.lane import RedisLane
     from gateway.redis.ledger_format import UsageCounts, UsageOf
     from gateway.settings import Settings
-
-DEADLINE_S: Final = 5.0
-"""How long Redis may take for a command of a person, at least."""
 
 INTERVAL_S: Final = 1.0
 """How often an exporter that follows looks for new events."""
@@ -85,12 +84,12 @@ def _export(
                 exporter = Exporter(lane, file, options, _stopped_by_signals())
                 await _run_exporter(exporter, _ledger(lane, settings), tenant, follow=follow)
 
-            _with_lane(run)
+            with_lane(run)
             print(f"{file.written} event(s) exported", file=sys.stderr)
     except BrokenPipeError:
         raise typer.Exit(1) from None  # who read it is gone, and knows
     except OSError as error:
-        _fail(f"the events cannot be written: {error.strerror or error}")
+        fail(f"the events cannot be written: {error.strerror or error}")
 
 
 async def _run_exporter(exporter: Exporter, ledger: Ledger, tenants: list[str] | None, *, follow: bool) -> None:
@@ -132,9 +131,9 @@ def _forget(group: Annotated[str, typer.Option(help="Group of readers that will 
     async def run(lane: RedisLane, settings: Settings) -> None:
         known.append(await forget_group(lane, await _ledger(lane, settings).tenants(), name))
 
-    _with_lane(run)
+    with_lane(run)
     if not known[0]:
-        _fail(f"no tenant's events are read by a group {name!r}")
+        fail(f"no tenant's events are read by a group {name!r}")
     print(f"group {name!r} is forgotten for {known[0]} tenant(s)")
 
 
@@ -162,7 +161,7 @@ def _report(
         for name in tenant or await ledger.tenants():
             sums.update(await _sums(ledger, name, (since, until), columns))
 
-    _with_lane(run)
+    with_lane(run)
     print_table(f"Usage from {since} to {until} (UTC)", ["tenant", *columns], sums)
 
 
@@ -195,43 +194,3 @@ def _ledger(lane: RedisLane, settings: Settings) -> Ledger:
     from gateway.meter.ledger import Ledger
 
     return Ledger(lane, settings.usage_max_rows)
-
-
-def _with_lane(use: Callable[[RedisLane, Settings], Awaitable[None]]) -> None:
-    """Run ``use`` with a lane to the gateway's Redis; ends the command where that one cannot be asked."""
-    from gateway.errors import InvalidRequest, RedisFailure
-    from gateway.settings import Settings
-
-    try:
-        asyncio.run(_run(use, Settings.load()))
-    except RedisFailure as failure:
-        _fail(f"Redis cannot be asked: {failure.text}")
-    except InvalidRequest as error:
-        _fail(error.message)
-
-
-async def _run(use: Callable[[RedisLane, Settings], Awaitable[None]], settings: Settings) -> None:
-    from msgspec.structs import replace
-
-    from gateway.app.redis import redis_config
-    from gateway.errors import SettingsInvalid
-    from gateway.redis.lane import RedisLane
-
-    url = settings.redis_url
-    if url is None or url == "embedded":
-        raise SettingsInvalid("LLM_GATEWAY_REDIS_URL: expected the address of the Redis that the gateways use")
-    config = redis_config(settings, url)
-    try:
-        lane = RedisLane(replace(config, deadline_s=max(config.deadline_s, DEADLINE_S)))
-    except OSError as error:
-        raise SettingsInvalid(f"LLM_GATEWAY_REDIS_CA_FILE: expected a PEM file with certificates: {error}") from None
-    await lane.start()
-    try:
-        await use(lane, settings)
-    finally:
-        await lane.close()
-
-
-def _fail(text: str) -> NoReturn:
-    print(text, file=sys.stderr)
-    raise typer.Exit(1)
