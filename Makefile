@@ -1,7 +1,7 @@
 # What a person types. Needs Python 3.11+ with venv, make, git and a package index; the rest is installed into .venv.
 
 .DEFAULT_GOAL := help
-.PHONY: help run dev test lint format bench soak docs lock clean environment environment-dev environment-bench
+.PHONY: help run dev test lint format bench soak docs image lock clean environment environment-dev environment-bench
 
 BIN := .venv/bin
 UV_VERSION := 0.13.9
@@ -40,6 +40,9 @@ docs: environment-dev ## Write what is made from the code: tables of settings an
 	@$(BIN)/python -m gateway.registry.docs docs/registry.md
 	@$(BIN)/llm-gateway registry schema --out registry/schemas
 	@$(BIN)/python -m tools.chart charts/llm-gateway
+
+image: ## Build the image with docker, podman or buildah; IMAGE names it, ARGS go to the builder
+	@tools/image.sh $(or $(IMAGE),llm-gateway) $(ARGS)
 
 # Every lock is a part of the last one's resolution, so that a package has one version everywhere. UPGRADE=--upgrade
 # takes newer versions; without it only what pyproject.toml asks for changes.

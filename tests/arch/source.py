@@ -51,6 +51,6 @@ def package() -> tuple[Source, ...]:
 
 @cache
 def everything() -> tuple[Source, ...]:
-    """The gateway, its tests and its benchmarks."""
-    folders = (PACKAGE, ROOT / "tests", ROOT / "bench")
+    """The gateway, its tests, its benchmarks and its tools."""
+    folders = (PACKAGE, ROOT / "tests", ROOT / "bench", ROOT / "tools")
     return tuple(Source(path) for folder in folders for path in sorted(folder.rglob("*.py")))

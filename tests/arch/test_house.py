@@ -65,37 +65,11 @@ def test_lock_holds_the_build_backend_that_the_project_names() -> None:
     assert pins("requirements.lock")[name].startswith(f"=={version}")
 
 
-def test_image_has_no_build_tool_and_no_root() -> None:
-    """Two stages; the last one copies an environment, drops pip and runs as a number."""
-    build, final = re.split(r"^FROM .*$", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)[1:]
-    assert "--require-hashes" in build
-    assert "-r requirements.lock" in build
-    assert "--no-deps --no-build-isolation" in build
-    assert not re.search(r"\b(apt-get|apk|gcc|make|install|compileall)\b", final)
-    assert "pip uninstall" in final
-    assert "COPY --from=build" in final
-    assert re.search(r"^USER [1-9][0-9]*:[1-9][0-9]*$", final, re.MULTILINE)
-    assert 'ENTRYPOINT ["llm-gateway"]\nCMD ["serve"]' in final
-    assert "STOPSIGNAL SIGTERM" in final
-
-
-def test_image_is_built_from_files_that_are_let_through() -> None:
-    """What the Dockerfile copies is what .dockerignore does not hold back."""
-    copied = set()
-    for names in re.findall(r"^COPY (?!--from)(.*) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE):
-        copied.update(names.split())
-    ignored = (ROOT / ".dockerignore").read_text().splitlines()
-    assert "*" in ignored
-    assert {line[1:] for line in ignored if line.startswith("!")} == copied
-    for name in copied:
-        assert (ROOT / name).exists(), name
-
-
 def test_workflow_runs_what_people_run() -> None:
     """The pipeline calls the same script, with pinned actions and no rights to write."""
     workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
     assert workflow["permissions"] == {"contents": "read"}
-    (job,) = workflow["jobs"].values()
+    job = workflow["jobs"]["check"]
     assert job["strategy"]["matrix"]["python"] == ["3.11", "3.13"]
     assert ".ci/run" in [step.get("run") for step in job["steps"]]
     for step in job["steps"]:

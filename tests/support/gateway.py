@@ -257,7 +257,7 @@ class GatewayProcess:
         self.port, self.management_port = free_port(), free_port()
         self._lines, self._other = [], []
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "gateway.cli", "serve", *self._args],
+            self._command(),
             env=self._environment(),
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
@@ -269,6 +269,9 @@ class GatewayProcess:
         self._readers = [threading.Thread(target=self._read, args=(each,), daemon=True) for each in streams]
         for reader in self._readers:
             reader.start()
+
+    def _command(self) -> list[str]:
+        return [sys.executable, "-m", "gateway.cli", "serve", *self._args]
 
     def _environment(self) -> dict[str, str]:
         kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
