@@ -145,6 +145,14 @@ class Prompt(Frozen, frozen=True):
     parts: tuple[str, ...]
 
 
+class AnswerRule(Frozen, frozen=True):
+    """What the text of a scenario's answers must be."""
+
+    schema: bytes  # a JSON Schema, as JSON
+    response_format: bytes  # the request field that asks a backend for it, as JSON
+    retry: bool = False  # whether a whole answer that does not conform is asked for once more
+
+
 class Scenario(Frozen, frozen=True):
     """What a tenant asks for by name, compiled."""
 
@@ -154,6 +162,7 @@ class Scenario(Frozen, frozen=True):
     prompt: Prompt | None = None
     prompt_placement: PromptPlacement | None = None  # None: "user" for a prompt that takes the input, else "system"
     parameters: Parameters = NO_PARAMETERS
+    answer: AnswerRule | None = None
     targets: tuple[Target, ...] = ()
     fallbacks: tuple[Backend, ...] = ()
     cache_mode: Literal["none", "exact"] = "none"
@@ -251,6 +260,15 @@ class Usage(Frozen, frozen=True):
     output_tokens: int = 0
     estimated: bool = False
 
+    def __add__(self, other: Usage) -> Usage:
+        """What two answers used."""
+        return Usage(
+            input_tokens=self.input_tokens + other.input_tokens,
+            cached_input_tokens=self.cached_input_tokens + other.cached_input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            estimated=self.estimated or other.estimated,
+        )
+
 
 class Credentials(Frozen, frozen=True):
     """What a caller presented: one value per header that may carry a credential, and what is known of them alone."""
@@ -273,6 +291,7 @@ class ChatRequest(Frozen, frozen=True):
     include_usage: bool = False  # the caller itself asked for a usage event
     max_output_tokens: int | None = None
     choices: int = 1  # the field ``n``
+    answers: int = 1  # how many answers the call may take: 2 where one that does not conform is asked for again
     body_bytes: int = 0
     variables_field: str = "prompt_variables"  # which of the fields holds the variables of the scenario's prompt
     output_limit: int | None = None

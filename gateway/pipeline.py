@@ -1,6 +1,7 @@
 """The whole journey of a request, from what the edge read to what the edge will send.
 
-Each step is one call, in the order of the design: authenticate, (read), resolve, render, plan, admit, call, meter.
+Each step is one call, in the order of the design: authenticate, (read), resolve, render, plan, admit, call, check the
+answer, meter.
 
 Invariants:
 - What a stream holds, that is the lease, the place at the backend and the upstream connection, lives on one Cleanup. It
@@ -14,7 +15,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Protocol
 
 from gateway.auth import TokenAuthenticator, authenticate
@@ -23,10 +25,10 @@ from gateway.clock import wall
 from gateway.errors import GatewayError
 from gateway.limits import End, Lease, Limiter
 from gateway.meter import MeteredStream, charge, estimate_usage
-from gateway.model import ChatRequest, Credentials, Plan, Principal, Scenario, Snapshot
+from gateway.model import AnswerRule, ChatRequest, Credentials, Plan, Principal, Scenario, Snapshot
 from gateway.registry import resolve, usable_names
 from gateway.routing import make_plan
-from gateway.scenarios import render
+from gateway.scenarios import AnswerChecks, StreamWatch, render
 from gateway.telemetry import RequestRecord
 from gateway.upstream.call import Answer, Caller
 
@@ -82,12 +84,14 @@ class Pipeline:
         caller: Caller,
         max_attempts: int,
         tokens: TokenAuthenticator,
+        answers: AnswerChecks,
     ) -> None:
         self._registry = registry
         self._limiter = limiter
         self._caller = caller
         self._max_attempts = max_attempts
         self._tokens = tokens
+        self._answers = answers
 
     async def identify(self, credentials: Credentials, record: RequestRecord) -> Principal:
         """Who calls; waits only for the keys of a token's issuer. Raises AuthenticationFailed."""
@@ -135,21 +139,63 @@ class Pipeline:
         cleanup = Cleanup()
         try:
             answer = await self._caller.call(plan, request, record, cleanup)
+            if scenario.answer is not None and answer.facts is not None:
+                cleanup.push(_charge_known, lease, request, answer, record)
+                again = partial(self._caller.call, plan, request, record, cleanup)
+                answer = await self._checked(scenario.answer, answer, record, again)
             if answer.stream is None or answer.source is None:
                 _settle(lease, request, answer, record)  # it is all there: nothing is left to wait for
                 reply = Reply(answer, scenario, None, cleanup)
             else:
                 cleanup.push(_settle, lease, request, answer, record)
-                stream = MeteredStream(answer.source, answer.stream, answer.first, record)
-                cleanup.push(stream.stop_waiting)
-                reply = Reply(answer, scenario, stream, cleanup)
+                reply = Reply(answer, scenario, self._metered(scenario, answer, record, cleanup), cleanup)
             if limits is not None:
                 reply.headers = lease.headers()
+            if answer.verdict:
+                reply.headers += ((b"x-llm-gateway-answer", answer.verdict.encode()),)
             return reply
         except BaseException as error:  # also when cancelled: what was taken is given back here, else by the Reply
             cleanup.close()
             _give_up(lease, plan, record, error)
             raise
+
+    def _metered(self, scenario: Scenario, answer: Answer, record: RequestRecord, cleanup: Cleanup) -> MeteredStream:
+        """The stream to be read; what it holds is left on ``cleanup``."""
+        assert answer.source is not None
+        assert answer.stream is not None
+        feed = None
+        if scenario.answer is not None:
+            watch = self._answers.watch(scenario.name, scenario.answer)
+            feed = watch.feed
+            cleanup.push(_end_watch, watch, record)
+        stream = MeteredStream(answer.source, answer.stream, answer.first, record, feed)
+        cleanup.push(stream.stop_waiting)
+        return stream
+
+    async def _checked(
+        self, rule: AnswerRule, answer: Answer, record: RequestRecord, again: Callable[[], Awaitable[Answer]]
+    ) -> Answer:
+        """The answer with its verdict; a second one where the first does not conform and the scenario wants that."""
+        verdict = self._answers.judge(rule, answer.body or b"")
+        retried = rule.retry and verdict == "invalid"
+        if retried:
+            try:
+                second = await again()
+            except GatewayError as error:  # an answer that does not conform is better than none
+                record.detail = error.detail or ""
+                second = answer
+            if second.facts is not None and second is not answer:
+                second.before, answer = answer, second
+                verdict = self._answers.judge(rule, answer.body or b"")
+            record.backend, record.provider = answer.backend.name, answer.backend.provider
+            record.response_model = answer.backend.model or ""
+        self._answers.count(record.scenario, verdict, retried=retried)
+        answer.verdict = verdict
+        return answer
+
+
+def _end_watch(watch: StreamWatch, record: RequestRecord) -> None:
+    watch.close(complete=record.stream_end_reason == "complete")
 
 
 def _noted(principal: Principal, record: RequestRecord) -> Principal:
@@ -170,10 +216,20 @@ def _settle(lease: Lease, request: ChatRequest, answer: Answer, record: RequestR
         lease.settle(End(backend=backend.name, status=answer.status))
         return
     cost = charge(usage, backend.price)
+    before, answers = answer.before, 1
+    if before is not None and before.facts is not None:
+        thrown_away = before.facts.usage or lease.bounded(estimate_usage(request, before.facts.output_bytes))
+        usage, cost, answers = usage + thrown_away, cost + charge(thrown_away, before.backend.price), 2
     status = _GONE if record.stream_end_reason == "client_gone" else record.status or answer.status
-    if lease.settle(End(usage=usage, cost_nano_usd=cost, backend=backend.name, status=status)):
+    if lease.settle(End(usage=usage, cost_nano_usd=cost, backend=backend.name, status=status, answers=answers)):
         record.usage = usage
         record.cost_nano_usd = cost
+
+
+def _charge_known(lease: Lease, request: ChatRequest, answer: Answer, record: RequestRecord) -> None:
+    """Charge an answer whose successor never came, where no reservation is charged for both."""
+    if lease.reserved is None:
+        _settle(lease, request, answer, record)
 
 
 def _give_up(lease: Lease, plan: Plan, record: RequestRecord, error: BaseException) -> None:

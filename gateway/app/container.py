@@ -25,6 +25,7 @@ from gateway.limits.settlements import QueueBounds
 from gateway.limits.wire import ScriptOptions
 from gateway.meter.ledger import Ledger
 from gateway.pipeline import Pipeline
+from gateway.scenarios import AnswerChecks
 from gateway.settings import Settings
 from gateway.telemetry import AccessLog, Metrics
 from gateway.upstream import UpstreamClient, UpstreamLimits
@@ -72,7 +73,8 @@ class Container:
             fetched=lambda issuer, ok: self.metrics.jwks_fetched(issuer, ok=ok),
         )
         tokens = TokenAuthenticator(self.issuer_keys, token_options(settings))
-        self.pipeline = Pipeline(self.registry, self.limiter, caller, settings.max_attempts, tokens)
+        answers = AnswerChecks(settings.answer_check_max_bytes, self.metrics)
+        self.pipeline = Pipeline(self.registry, self.limiter, caller, settings.max_attempts, tokens, answers)
         self.admin = Administration(inherited, self.metrics, self.limiter.shared.replicas.id)
         ledger = None if self.admin.lane is None else Ledger(self.admin.lane, settings.usage_max_rows)
         self.app: ASGIApp = build(self.pipeline, self.metrics, self.access_log, edge_options(settings), ledger)

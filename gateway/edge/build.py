@@ -28,6 +28,7 @@ _EXPOSED_HEADERS = (
     "x-request-id",
     "retry-after",
     "x-llm-gateway-scenario",
+    "x-llm-gateway-answer",
     "x-llm-gateway-backend",
     "x-llm-gateway-degraded",
     *(f"x-ratelimit-{what}-{unit}" for unit in ("requests", "tokens") for what in ("limit", "remaining", "reset")),

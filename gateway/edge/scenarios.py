@@ -10,6 +10,7 @@ import re
 from collections.abc import Awaitable, Iterable
 from typing import Any
 
+import msgspec
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
@@ -95,6 +96,7 @@ def _card(scenario: Scenario, aliases: list[str]) -> schemas.ScenarioCard:
         aliases=aliases,
         created=scenario.created,
         variables=variables_schema(scenario),
+        answer=None if scenario.answer is None else msgspec.json.decode(scenario.answer.schema),
     )
 
 

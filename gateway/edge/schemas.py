@@ -109,6 +109,7 @@ class ScenarioCard(BaseModel):
     aliases: list[str] = Field(description="Further names of it.")
     created: int = Field(description="Unix time in seconds.")
     variables: dict[str, Any] = Field(description="JSON Schema (draft 2020-12) of `variables`.")
+    answer: dict[str, Any] | None = Field(description="JSON Schema of the text of an answer; null: none is promised.")
 
 
 class ScenarioList(BaseModel):

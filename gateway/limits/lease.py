@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 class End(Frozen, frozen=True):
     """How a call ended. ``usage`` None: it used nothing, though the request counts.
 
-    ``status`` is as an operator should read it; with ``keep`` the reservation stays charged as it is.
+    ``status`` is as an operator should read it; with ``keep`` the reservation stays charged as it is. ``answers`` is
+    how many were had of those that the call might take.
     """
 
     usage: Usage | None = None
@@ -34,6 +35,7 @@ class End(Frozen, frozen=True):
     backend: str = ""
     status: int = 200
     keep: bool = False
+    answers: int = 1
 
 
 NOTHING_USED = End()
@@ -64,7 +66,7 @@ class Lease:
         return ()
 
     def bounded(self, estimate: Usage) -> Usage:
-        """An estimate of what the call used, no higher than what it can have used at most."""
+        """An estimate of what one answer used, no higher than what it can have used at most."""
         return estimate
 
 
@@ -124,8 +126,8 @@ class AdmittedLease(CountedLease):
         if self.output_limit is not None:
             most = min(most, self.output_limit)
         return Usage(
-            input_tokens=min(estimate.input_tokens, call.input_upper),
-            output_tokens=min(estimate.output_tokens, most * call.choices),
+            input_tokens=min(estimate.input_tokens, call.input_upper // call.answers),
+            output_tokens=min(estimate.output_tokens, most * (call.choices // call.answers)),
             estimated=True,
         )
 

@@ -22,7 +22,7 @@ from gateway.clock import wall
 from gateway.errors import RedisFailure, RedisRefused, RedisUnavailable
 from gateway.limits.binding import Bindings, Bound, Gauges
 from gateway.limits.codec import decode_admit, encode_admit
-from gateway.limits.estimates import InputConstants, dearest, measure_input, worst_output
+from gateway.limits.estimates import INPUT_UPPER_MAX, InputConstants, dearest, measure_input, worst_output
 from gateway.limits.lease import AdmittedLease, CountedLease, End, Lease, headers_of
 from gateway.limits.local import LocalLimits, Need, Shortage
 from gateway.limits.settlements import LaneLike, QueueBounds
@@ -136,19 +136,20 @@ class Limiter:
         return self._decided(bound, call, reply)
 
     def _call_of(self, bound: Bound, plan: Plan, request: ChatRequest) -> AdmitCall:
-        attempts = plan.attempts
+        attempts, answers = plan.attempts, request.answers
         size = measure_input(request, self._options.inputs)
         return AdmitCall(
             lease_id=self._lease_id(),
             kind=bound.kind,
             scenario=bound.scenario,
             backend=attempts[0].name,
-            text_bytes=size.text_bytes,
-            input_upper=size.upper_tokens,
+            text_bytes=size.text_bytes * answers,
+            input_upper=min(size.upper_tokens * answers, INPUT_UPPER_MAX),
             output_cap=request.max_output_tokens,
             worst_output=worst_output(attempts),
             price=dearest(attempts) or _FREE,
-            choices=request.choices,
+            choices=request.choices * answers,
+            answers=answers,
         )
 
     def _tell_once(self, fault: str) -> None:
@@ -246,8 +247,8 @@ class Limiter:
                 backend=end.backend,
                 status=end.status,
                 ended_at=now_s,
-                text_bytes=call.text_bytes,
-                choices=call.choices,
+                text_bytes=call.text_bytes // call.answers * end.answers,
+                choices=call.choices // call.answers * end.answers,
                 keep=end.keep and reply is not None,
             )
         )

@@ -102,7 +102,8 @@ class AdmitCall(Frozen, frozen=True):
     """One call that asks for admission; ``kind`` holds the limits that apply to it.
 
     ``output_cap`` is the request's limit of one choice (None: it has none), ``worst_output`` what one choice may at
-    most bring, ``price`` that of the dearest attempt. ``backend`` names whose input ratio applies.
+    most bring, ``price`` that of the dearest attempt. ``backend`` names whose input ratio applies. ``text_bytes``,
+    ``input_upper`` and ``choices`` are those of as many ``answers`` together as the call may take.
     """
 
     lease_id: str
@@ -115,6 +116,7 @@ class AdmitCall(Frozen, frozen=True):
     worst_output: int
     price: Price | None = None
     choices: int = 1
+    answers: int = 1
 
     @property
     def tenant(self) -> str:
@@ -194,7 +196,7 @@ class SettleCall(Frozen, frozen=True):
     ``now_ms`` of the admission, or Unix milliseconds where the server was not asked.
     ``usage`` None: the request counts and nothing else. With ``keep`` the reservation stays charged as it is, and
     ``usage`` says what the ledger shall have. ``ended_at`` is Unix seconds and decides the day in the ledger.
-    ``text_bytes`` and ``choices`` are those of the admission.
+    ``text_bytes`` and ``choices`` are those of the answers that were had.
     """
 
     lease_id: str

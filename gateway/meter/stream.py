@@ -35,17 +35,30 @@ class Pieces(Protocol):
 
 
 class MeteredStream:
-    """Reads like a source: ``take`` until it gives ``b""``. Never raises what the backend did."""
+    """Reads like a source: ``take`` until it gives ``b""``. Never raises what the backend did.
 
-    __slots__ = ("_chat", "_ended", "_first", "_record", "_source", "_waits_since")
+    ``watch`` is shown every event that is passed on of what the backend said.
+    """
 
-    def __init__(self, source: Pieces, chat: ChatStream, first: bytes, record: RequestRecord) -> None:
+    __slots__ = ("_chat", "_ended", "_first", "_record", "_source", "_waits_since", "_watch")
+
+    def __init__(
+        self,
+        source: Pieces,
+        chat: ChatStream,
+        first: bytes,
+        record: RequestRecord,
+        watch: Callable[[bytes], None] | None = None,
+    ) -> None:
         self._source = source
         self._chat = chat
         self._first = first
         self._record = record
         self._ended = False
         self._waits_since: float | None = None
+        self._watch = watch
+        if watch is not None:
+            watch(first)
         record.first_token_at = record.last_token_at = monotonic()
         # What it is if nobody reads to the end; a short stream may all have come with its first event.
         record.stream_end_reason = "complete" if chat.done and not chat.failed else "client_gone"
@@ -123,12 +136,16 @@ class MeteredStream:
             passed_on = chat.feed(data)
             if chat.done and not chat.failed:
                 self._record.stream_end_reason = "complete"  # whoever leaves from here on has had it all
+            if self._watch is not None and passed_on:
+                self._watch(passed_on)
             return passed_on
         if data is None:
             return None
         if not self._source.delimited and not self._chat.done:
             raise AttemptFailed("reset", "connection closed before the end of the stream")
         rest = self._chat.end()
+        if self._watch is not None and rest:
+            self._watch(rest)
         self._end()
         return rest
 

@@ -13,9 +13,11 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from gateway import model
+from gateway.dialects.openai.structured import response_format
 from gateway.registry import template
 from gateway.registry.accounts import ApiKeyDocument, PromptDocument, TenantDocument
 from gateway.registry.accounts import Limit as LimitSpec
+from gateway.registry.documents import Answer as AnswerSpec
 from gateway.registry.documents import BackendDocument, BackendSpec, FieldErrors, Kind, ScenarioDocument, Secret
 from gateway.registry.documents import Echo as EchoSpec
 from gateway.registry.documents import Parameters as ParametersSpec
@@ -176,6 +178,7 @@ def compile_scenario(document: ScenarioDocument, scope: Scope, created: int) -> 
         prompt=scope.prompts[spec.prompt] if spec.prompt is not None else None,
         prompt_placement=spec.prompt_placement,
         parameters=compile_parameters(spec.parameters),
+        answer=compile_answer(spec.answer, document.metadata.name),
         targets=tuple(model.Target(backend=scope.backends[t.backend], weight=t.weight) for t in spec.targets),
         fallbacks=tuple(scope.backends[name] for name in spec.fallbacks),
         cache_mode=spec.cache.mode,
@@ -196,6 +199,17 @@ def compile_parameters(spec: ParametersSpec) -> model.Parameters:
         check_sampling=spec.check_sampling,
     )
     return model.NO_PARAMETERS if parameters == model.NO_PARAMETERS else parameters
+
+
+def compile_answer(spec: AnswerSpec | None, scenario: str) -> model.AnswerRule | None:
+    """Compile what the answers of a scenario must be; its schema was checked with the document."""
+    if spec is None:
+        return None
+    return model.AnswerRule(
+        schema=msgspec.json.encode(spec.schema_),
+        response_format=response_format(scenario, spec.schema_, strict=spec.strict),
+        retry=spec.retry,
+    )
 
 
 def refresh_scenario(scenario: model.Scenario, scope: Scope) -> model.Scenario:

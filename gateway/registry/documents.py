@@ -5,11 +5,12 @@ One model per kind; ``base`` says how they behave. Nothing is defined here: this
 
 from gateway.registry.backend import Auth, BackendDocument, BackendSpec, Echo, Price, Queue, Secret, Timeouts
 from gateway.registry.base import API_VERSION, Document, FieldErrors, Kind, Metadata, Node
-from gateway.registry.scenario import Access, Cache, Parameters, ScenarioDocument, ScenarioSpec, Target
+from gateway.registry.scenario import Access, Answer, Cache, Parameters, ScenarioDocument, ScenarioSpec, Target
 
 __all__ = [
     "API_VERSION",
     "Access",
+    "Answer",
     "Auth",
     "BackendDocument",
     "BackendSpec",

@@ -8,6 +8,7 @@ import msgspec
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from gateway.dialects.openai.sampling import fault_of
+from gateway.dialects.openai.structured import SCHEMA_BYTES_MAX, compile_schema
 from gateway.model import OUTPUT_LIMITS, PromptPlacement
 from gateway.registry.base import (
     Document,
@@ -119,6 +120,33 @@ def _why_out_of_range(name: str, value: object) -> str:
     return "" if expected is None else f"must be {expected}"
 
 
+class Answer(Node):
+    """What the text of an answer must be."""
+
+    schema_: Annotated[dict[str, Any], Field(min_length=1)] = Field(
+        alias="schema",
+        description="JSON Schema of the text, at most 64 KiB and without references to elsewhere. It is sent as"
+        " response_format where the request has none, and answers are held against it.",
+    )
+    strict: bool = Field(
+        default=False, description="true: asks for strict mode, which OpenAI has for a part of JSON Schema."
+    )
+    retry: bool = Field(
+        default=False,
+        description="true: a whole answer that does not conform is asked for once more; limits reserve for both.",
+    )
+
+    @model_validator(mode="after")
+    def _is_schema(self) -> Self:
+        if len(msgspec.json.encode(self.schema_)) > SCHEMA_BYTES_MAX:
+            raise FieldErrors(("schema", f"is larger than {SCHEMA_BYTES_MAX} bytes"))
+        try:
+            compile_schema(self.schema_)
+        except ValueError as error:
+            raise FieldErrors(("schema", f"is not a JSON Schema that can be used: {error}")) from None
+        return self
+
+
 class Cache(Node):
     """Whether answers are kept."""
 
@@ -155,6 +183,9 @@ class ScenarioSpec(Node):
     )
     parameters: Parameters = Field(
         default_factory=Parameters, description="Request fields that it sets, bounds, takes or refuses."
+    )
+    answer: Answer | None = Field(
+        default=None, description="What answers must be. Default: nothing is asked for, and none is looked at."
     )
     targets: Annotated[list[Target], Field(min_length=1, max_length=64)] = Field(
         description="Backends of which each call is given one, by weight."

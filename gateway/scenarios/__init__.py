@@ -1,5 +1,6 @@
-"""What a scenario makes of a request: its prompt and its parameters."""
+"""What a scenario makes of a request, its prompt and its parameters; and whether the answer is what it promises."""
 
+from gateway.scenarios.answers import AnswerChecks, StreamWatch
 from gateway.scenarios.render import render
 
-__all__ = ["render"]
+__all__ = ["AnswerChecks", "StreamWatch", "render"]

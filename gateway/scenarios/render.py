@@ -9,11 +9,12 @@ from __future__ import annotations
 import msgspec
 
 from gateway.errors import InvalidRequest
-from gateway.model import NO_PARAMETERS, OUTPUT_LIMITS, ChatRequest, Parameters, Scenario
+from gateway.model import NO_PARAMETERS, OUTPUT_LIMITS, AnswerRule, ChatRequest, Parameters, Scenario
 from gateway.scenarios.fields import check_fields
 from gateway.scenarios.prompting import with_prompt
 from gateway.scenarios.variables import METADATA_FIELD, Fields, is_null, take_variables
 
+_FORMAT_FIELD = "response_format"
 _decode_int = msgspec.json.Decoder(int).decode
 
 
@@ -27,6 +28,7 @@ def render(scenario: Scenario, request: ChatRequest) -> ChatRequest:
     if (
         scenario.prompt is None
         and scenario.parameters is NO_PARAMETERS
+        and scenario.answer is None
         and request.variables_field not in given
         and METADATA_FIELD not in given
     ):
@@ -42,9 +44,24 @@ def render(scenario: Scenario, request: ChatRequest) -> ChatRequest:
         fields["messages"] = with_prompt(prompt, scenario.prompt_placement, messages, values, request.variables_field)
     elif messages is None:
         raise InvalidRequest("`input` is required: the scenario has no prompt.", code="missing_field", param="input")
+    if scenario.answer is not None:
+        _ask_for(fields, scenario.answer)
     cap = _apply_cap(fields, parameters.max_output_tokens)
-    choices = _choices(fields, request.choices)
-    return msgspec.structs.replace(request, fields=fields, max_output_tokens=cap, choices=choices)
+    return msgspec.structs.replace(
+        request,
+        fields=fields,
+        max_output_tokens=cap,
+        choices=_choices(fields, request.choices),
+        answers=2 if scenario.answer is not None and scenario.answer.retry and not request.stream else 1,
+    )
+
+
+def _ask_for(fields: Fields, rule: AnswerRule) -> None:
+    """Ask for an answer of the scenario's schema, unless the request asks for some form itself."""
+    if not _is_given(fields, _FORMAT_FIELD):
+        for name in [name for name in fields if name.casefold() == _FORMAT_FIELD]:
+            del fields[name]
+        fields[_FORMAT_FIELD] = rule.response_format
 
 
 def _set(fields: Fields, parameters: Parameters) -> None:

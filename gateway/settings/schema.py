@@ -168,6 +168,14 @@ class Settings(ClusterSettings):
     )
     upstream_max_event_bytes: Size = _bytes(2**20, 1024, 2**26, "Largest single event of a backend's stream.")
 
+    # Scenarios
+    answer_check_max_bytes: Size = _bytes(
+        262144,
+        1024,
+        2**24,
+        "Largest text of an answer that is held against its scenario's schema, and kept of a stream for it.",
+    )
+
     # Token issuers
     oidc_ca_file: Path | None = _value(
         None, "an existing file", "PEM file with the certificate authorities of token issuers, instead of the system's."

@@ -173,6 +173,12 @@ RELOAD_FAILURES = Spec(
     name="llm_gateway_registry_reload_failures_total",
     help="Loads of the registry in which something was refused, or that failed as a whole.",
 )
+ANSWER_CHECKS = Spec(
+    kind="counter",
+    name="llm_gateway_answer_checks_total",
+    help="Answers of scenarios that have a schema for them, by whether they conform and whether they were asked again.",
+    labels=("scenario", "result"),
+)
 LIMIT_REJECTIONS = Spec(
     kind="counter",
     name="llm_gateway_limit_rejections_total",
@@ -281,6 +287,7 @@ LOG_LINES_DROPPED = Spec(
 )
 
 ACCUMULATED = (
+    ANSWER_CHECKS,
     TOKEN_USAGE, REQUEST_DURATION, TIME_TO_FIRST_TOKEN, TIME_PER_OUTPUT_TOKEN, REQUESTS, INFLIGHT, OVERHEAD, TOKENS,
     COST, ATTEMPTS, BACKEND_INFLIGHT, BACKEND_QUEUED, QUEUE_WAIT, STREAM_ENDS, SCENARIO_FIRST_TOKEN,
     CONNECTION_REFUSALS, RELOAD_FAILURES, LOG_LINES_DROPPED, LIMIT_REJECTIONS, SHADOW_REJECTIONS, LIMIT_UTILIZATION,

@@ -214,6 +214,12 @@ class Metrics:
         """Log lines were given up."""
         self._log_lines_dropped.value += count
 
+    # Scenarios
+
+    def answer_checked(self, scenario: str, result: str) -> None:
+        """The answer of a call was held against the scenario's schema; ``result`` is one of a fixed set."""
+        self.numbers[families.ANSWER_CHECKS].child(scenario, result).value += 1
+
     # Limits
 
     def limit_rejected(self, tenant: str, limit: str, *, shadow: bool = False) -> None:

@@ -33,7 +33,10 @@ _PASSED_THROUGH = frozenset({400, 413, 415, 422})
 
 
 class Answer(msgspec.Struct, kw_only=True):
-    """What a backend answered: a whole body, or a stream of which ``first`` has been read already."""
+    """What a backend answered: a whole body, or a stream of which ``first`` has been read already.
+
+    ``before`` is an answer that was thrown away for this one: what it used is charged, too.
+    """
 
     backend: Backend
     status: int
@@ -43,6 +46,8 @@ class Answer(msgspec.Struct, kw_only=True):
     first: bytes = b""
     stream: ChatStream | None = None
     source: Source | None = None
+    before: Answer | None = None
+    verdict: str = ""  # whether it conforms to the scenario's schema, where that has one
 
 
 class Caller:

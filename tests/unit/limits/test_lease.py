@@ -44,6 +44,14 @@ def test_a_request_is_lowered_to_the_limit_of_its_lease(
     assert (request.output_limit, request.max_output_tokens) == expected
 
 
+def test_an_estimate_is_of_one_answer() -> None:
+    """Of a call that may take two, each is bounded by its half of what was reserved."""
+    call = admit_call(input_upper=140, output_cap=None, worst_output=90, choices=4, answers=2)
+    lease = AdmittedLease(bound(), call, lambda _, __: None)
+    high = lease.bounded(Usage(input_tokens=1000, output_tokens=1000, estimated=True))
+    assert high == Usage(input_tokens=70, output_tokens=180, estimated=True)
+
+
 def test_headers_are_those_of_the_tightest_limit_of_each_unit() -> None:
     """By what is left; other units and shadow limits are not shown."""
     limits = bound(

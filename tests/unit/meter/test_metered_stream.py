@@ -143,3 +143,16 @@ def test_whoever_leaves_after_done_has_had_it_all(rest: list[bytes]) -> None:
         assert record.stream_end_reason == "complete"
 
     asyncio.run(main())
+
+
+def test_a_watch_is_shown_what_is_passed_on() -> None:
+    """Every whole event once, the first and the last included, and nothing of what is removed or added."""
+    seen: list[bytes] = []
+    chat = ChatStream(drop_usage=True, max_event_bytes=1000)
+    usage = b'data: {"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}\n\n'
+    source = Pieces(WORD[:9], WORD[9:] + usage, DONE[:-1])
+    stream = MeteredStream(source, chat, chat.feed(FIRST), RequestRecord(), seen.append)
+    read = []
+    while piece := stream.take():
+        read.append(piece)
+    assert seen == read == [FIRST, WORD, DONE[:-1]]

@@ -124,6 +124,7 @@ def test_a_scenario_with_everything(folder: Folder) -> None:
                 "checkSampling": True,
             },
             promptPlacement="developer",
+            answer={"schema": {"type": "object", "enum": [None, {}]}, "retry": True},
             targets=[{"backend": "qwen", "weight": 90}, {"backend": "gpt", "weight": 0}],
             fallbacks=["echo"],
             cache={"mode": "exact", "ttl": "1h"},
@@ -146,6 +147,10 @@ def test_a_scenario_with_everything(folder: Folder) -> None:
     assert value.parameters.deny == frozenset({"tools"})
     assert value.parameters.check_sampling
     assert value.prompt_placement == "developer"
+    assert value.answer is not None
+    assert value.answer.schema == b'{"type":"object","enum":[null,{}]}'
+    assert value.answer.schema in value.answer.response_format
+    assert value.answer.retry
     assert [(target.backend, target.weight) for target in value.targets] == [
         (snapshot.backends["qwen"], 90),
         (snapshot.backends["gpt"], 0),

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.dialects.openai.request import read_chat_request
 from gateway.errors import InvalidRequest
-from gateway.model import ChatRequest, Parameters, Prompt, Scenario
+from gateway.model import AnswerRule, ChatRequest, Parameters, Prompt, Scenario
 from gateway.scenarios import render
 
 PROMPT = Prompt(name="p.v1", input_vars=("a", "b"), parts=("A={", "a", "} B=", "b", " {literal}"))
@@ -192,3 +192,20 @@ def test_a_prompt_without_variables() -> None:
     """Nothing has to be given."""
     plain = Prompt(name="p.v1", input_vars=(), parts=("Be kind.",))
     assert fields_of(render(scenario(prompt=plain), asked()))["messages"][0]["content"] == "Be kind."
+
+
+def test_an_answer_of_a_schema_is_asked_for() -> None:
+    """Where the request asks for no form itself, in whatever spelling; and room is taken for a second answer of a call
+    that may be asked again, which a stream never is.
+    """
+    rule = AnswerRule(schema=b"{}", response_format=b'{"type":"json_schema"}', retry=True)
+    promised = Scenario(name="s", answer=rule)
+    rendered = render(promised, asked(Response_Format={"x": 1}))
+    assert fields_of(rendered)["response_format"] == {"type": "json_schema"}
+    assert "Response_Format" not in rendered.fields
+    assert rendered.answers == 2
+    assert "response_format" in render(promised, asked(response_format=None)).fields
+    own = render(promised, asked(response_format={"type": "json_object"}, stream=True))
+    assert fields_of(own)["response_format"] == {"type": "json_object"}
+    assert own.answers == 1
+    assert render(Scenario(name="s", answer=AnswerRule(schema=b"{}", response_format=b"{}")), asked()).answers == 1

@@ -1,0 +1,30 @@
+"""The admission of a call whose answer may be asked for again."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from gateway.limits import End
+from gateway.model import Usage
+from tests.unit.limits.fake_lane import admission, ended
+from tests.unit.limits.test_limiter import REQUEST, Door, run
+
+
+@pytest.mark.parametrize("had", [1, 2])
+def test_a_call_that_may_take_two_answers_reserves_for_both(had: int) -> None:
+    """Input and output of both at the admission; the settlement learns from those that were had."""
+
+    async def main() -> None:
+        door = Door()
+        door.lane.answer = lambda asked: admission() if asked.what == "admit" else ended()
+        request = msgspec.structs.replace(REQUEST, answers=2, choices=3)
+        await door.admit()
+        lease = await door.admit(request=request)
+        one, two = (asked.arguments for asked in door.lane.asked)
+        assert (two[6], two[7], one[10], two[10]) == (2 * one[6], 2 * one[7], 1, 6)
+        assert lease.settle(End(usage=Usage(input_tokens=1, output_tokens=2), backend="main", answers=had))
+        told = door.lane.asked[-1].arguments
+        assert (told[14], told[15]) == (had * one[6], 3 * had)
+
+    run(main())
