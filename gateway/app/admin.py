@@ -16,12 +16,15 @@ from gateway.app.redis import redis_config
 from gateway.app.tasks import BackgroundTasks
 from gateway.registry.keystore import KeyStore
 from gateway.registry.keysync import KeySync
-from gateway.settings import Settings
+from gateway.settings import Settings, rotated_secret
+from gateway.settings.schema import is_token
 
 if TYPE_CHECKING:
     from gateway.app.launch import Inherited
     from gateway.redis.lane import RedisLane
     from gateway.telemetry import Metrics
+
+_TOKENS: Final = ("admin_token", "admin_read_token")
 
 DEADLINE_S: Final = 1.0
 """How long Redis may take for a command of operators, at least: nobody's request waits for it."""
@@ -38,7 +41,7 @@ class Administration:
         settings, registry, redis_url = inherited.settings, inherited.registry, inherited.redis_url
         self.tokens: AdminTokens | None = None
         if settings.admin_token or settings.admin_read_token:
-            self.tokens = AdminTokens(settings.admin_token, settings.admin_read_token)
+            self.tokens = AdminTokens(*(rotated_secret(settings, name, is_token) for name in _TOKENS))
         self.registry = registry
         self.keys_max = settings.keys_max
         self.usage_rows_max = settings.usage_max_rows

@@ -16,6 +16,8 @@ from gateway.edge.body import ClientGone, read_body
 from gateway.errors import AdminTokenRefused, GatewayError, InvalidRequest, ReadOnlyToken
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 PREFIX: Final = "/admin/"
@@ -28,26 +30,25 @@ _LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 
 
 class AdminTokens:
-    """The tokens of the admin API, kept as digests; at least one of them is set."""
+    """The tokens of the admin API, asked for at every check, since they may change; at least one of them is set."""
 
-    def __init__(self, token: str | None, read_token: str | None) -> None:
-        self._token = _digest(token)
-        self._read_token = _digest(read_token)
+    def __init__(self, token: Callable[[], str | None], read_token: Callable[[], str | None]) -> None:
+        self._token = token
+        self._read_token = read_token
 
     def check(self, authorization: bytes, method: str) -> None:
         """Let a request pass. Raises AdminTokenRefused, ReadOnlyToken."""
         scheme, _, presented = authorization.partition(b" ")
         digest = hashlib.sha256(presented.strip()).digest()
-        full = self._token is not None and hmac.compare_digest(digest, self._token)
-        reading = self._read_token is not None and hmac.compare_digest(digest, self._read_token)
+        full, reading = [_opens(digest, token()) for token in (self._token, self._read_token)]
         if scheme.lower() != b"bearer" or not (full or reading):
             raise AdminTokenRefused("A token of the admin API is needed: Authorization: Bearer TOKEN.")
         if not full and method not in _READING:
             raise ReadOnlyToken("This token may look and not change.")
 
 
-def _digest(token: str | None) -> bytes | None:
-    return None if token is None else hashlib.sha256(token.encode()).digest()
+def _opens(digest: bytes, token: str | None) -> bool:
+    return token is not None and hmac.compare_digest(digest, hashlib.sha256(token.encode()).digest())
 
 
 class AdminGate:

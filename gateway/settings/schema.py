@@ -46,6 +46,11 @@ _BASE_URL = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]
 _EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104  # compared with, not bound to
 
 
+def is_token(text: str) -> bool:
+    """Whether a text may be a token of the admin API."""
+    return _TOKEN.fullmatch(text) is not None
+
+
 def _as_text(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
@@ -264,7 +269,7 @@ class Settings(ClusterSettings):
     @field_validator("admin_token", "admin_read_token")
     @classmethod
     def _is_token(cls, value: str | None) -> str | None:
-        if value is not None and _TOKEN.fullmatch(value) is None:
+        if value is not None and not is_token(value):
             raise ValueError("not a token")
         return value
 

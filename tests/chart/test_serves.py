@@ -28,6 +28,7 @@ from tests.support.chart import (
     scenario,
     settings_of,
 )
+from tests.support.client import RawClient
 from tests.support.gateway import ROOT, GatewayProcess
 from tests.support.kubelet import Files, Kubelet
 from tests.support.upstream import ScriptedUpstream
@@ -169,7 +170,17 @@ def test_changed_registry_and_rotated_secret_reach_a_running_gateway(tmp_path: P
                     return upstream.requests[-1].header("authorization") == "Bearer second-key"
 
                 eventually(rotated, 10)
-            assert gateway.management("/admin/v1/tenants").status == 401, "there is an admin API, behind its token"
+            old, new = "admin-token-of-24-chars", "another-token-of-24-chars"
+            assert [operator(gateway, token) for token in ("", old, new)] == [401, 200, 401]
+            gateway.kubelet.update("Secret", "gateway-admin", secrets["gateway-admin"] | {"token": new.encode()})
+            assert [operator(gateway, token) for token in ("", old, new)] == [401, 401, 200]
+
+
+def operator(gateway: GatewayProcess, token: str) -> int:
+    """The status of a call of the admin API with this token."""
+    with RawClient("127.0.0.1", gateway.management_port) as client:
+        headers = {"authorization": f"Bearer {token}", "connection": "close"}
+        return client.request("/admin/v1/tenants", headers=headers).status
 
 
 def test_several_workers_serve_with_everything(tmp_path: Path) -> None:

@@ -143,6 +143,8 @@ CUSTOM = {"registry": {"source": "kubernetes", "namespace": "llm-registry"}}
         ({"autoscaling": {"minReplicas": 9, "maxReplicas": 3}}, "autoscaling.minReplicas: must not be more"),
         ({"autoscaling": {"hpa": {"cpuUtilization": 0}}}, "autoscaling.hpa: one of"),
         ({"resources": {"requests": {"cpu": None}}}, "resources.requests.cpu: is needed"),
+        ({"drain": {"seconds": 3}}, "drain.keepAliveSeconds: is a part"),
+        ({"autoscaling": {"type": "keda"}, "redis": {"mode": "none"}}, "autoscaling.keda.trigger: gateway adds up"),
         ({"autoscaling": {"type": "keda"}}, "admin.readTokenSecret.name: is needed"),
         ({"autoscaling": {"type": "keda", "keda": {"trigger": "prometheus"}}}, "serverAddress: is needed"),
         ({"ingress": {"enabled": True}}, "ingress.hosts: is needed"),

@@ -21,6 +21,9 @@
 {{- if ne (eq $registry.source "configMap") (ne $registry.configMap "") }}
 {{- fail "registry.configMap: goes together with registry.source configMap" }}
 {{- end }}
+{{- if gt (int .Values.drain.keepAliveSeconds) (int .Values.drain.seconds) }}
+{{- fail "drain.keepAliveSeconds: is a part of drain.seconds, and must not be more" }}
+{{- end }}
 {{- $external := .Values.redis.external }}
 {{- if and (eq .Values.redis.mode "external") (eq (empty $external.url) (empty $external.urlSecret.name)) }}
 {{- fail "redis.external: either url or urlSecret.name is needed with redis.mode external" }}
@@ -43,6 +46,8 @@
 {{- if not $scaling.keda.prometheus.serverAddress }}
 {{- fail "autoscaling.keda.prometheus.serverAddress: is needed with trigger prometheus" }}
 {{- end }}
+{{- else if eq .Values.redis.mode "none" }}
+{{- fail "autoscaling.keda.trigger: gateway adds up what replicas say in Redis, and redis.mode is none" }}
 {{- else if not .Values.admin.readTokenSecret.name }}
 {{- fail "admin.readTokenSecret.name: is needed with autoscaling.keda.trigger gateway: KEDA asks the management port with that token" }}
 {{- end }}

@@ -71,7 +71,7 @@ LLM_GATEWAY_REDIS_CA_FILE: {{ $folder }}/redis-ca.crt
 LLM_GATEWAY_LISTEN: {{ printf "%s:8080" .Values.bindAddress | quote }}
 LLM_GATEWAY_MANAGEMENT_LISTEN: {{ printf "%s:8081" .Values.bindAddress | quote }}
 LLM_GATEWAY_DRAIN_S: {{ printf "%ds" (int .Values.drain.seconds) | quote }}
-LLM_GATEWAY_DRAIN_PROPAGATION_DELAY_S: 0s
+LLM_GATEWAY_DRAIN_PROPAGATION_DELAY_S: {{ printf "%ds" (int .Values.drain.keepAliveSeconds) | quote }}
 {{- if eq .Values.registry.source "kubernetes" }}
 LLM_GATEWAY_REGISTRY_SOURCE: kubernetes
 LLM_GATEWAY_REGISTRY_NAMESPACE: {{ .Values.registry.namespace | quote }}

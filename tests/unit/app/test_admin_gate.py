@@ -32,7 +32,7 @@ def test_each_token_opens_what_it_is_for(
     token: str | None, read_token: str | None, presented: str, method: str, refusal: type[Exception] | None
 ) -> None:
     """The full one everything, the read-only one what changes nothing, any other nothing."""
-    tokens = AdminTokens(token, read_token)
+    tokens = AdminTokens(lambda: token, lambda: read_token)
     authorization = f"Bearer {presented}".encode("latin-1")
     if refusal is None:
         tokens.check(authorization, method)
@@ -44,7 +44,7 @@ def test_each_token_opens_what_it_is_for(
 @pytest.mark.parametrize("authorization", [b"", b"Bearer", FULL.encode(), b"Basic " + FULL.encode()])
 def test_only_a_bearer_token_counts(authorization: bytes) -> None:
     """RFC 6750, section 2.1; its name in any case."""
-    tokens = AdminTokens(FULL, None)
+    tokens = AdminTokens(lambda: FULL, lambda: None)
     with pytest.raises(AdminTokenRefused):
         tokens.check(authorization, "GET")
     tokens.check(b"bearer " + FULL.encode(), "POST")
