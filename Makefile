@@ -40,6 +40,7 @@ docs: environment-dev ## Write what is made from the code: tables of settings an
 	@$(BIN)/python -m gateway.registry.docs docs/registry.md
 	@$(BIN)/llm-gateway registry schema --out registry/schemas
 	@$(BIN)/python -m tools.chart charts/llm-gateway
+	@$(BIN)/python -m tools.dashboards charts/llm-gateway/dashboards
 
 image: ## Build the image with docker, podman or buildah; IMAGE names it, ARGS go to the builder
 	@tools/image.sh $(or $(IMAGE),llm-gateway) $(ARGS)

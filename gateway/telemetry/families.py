@@ -167,6 +167,7 @@ CONNECTION_REFUSALS = Spec(
     name="llm_gateway_connection_refusals_total",
     help="Refused by the server itself, before there was a request to log: wrong or late heads, connections too many.",
     labels=("code",),
+    zeros=(("overloaded",),),
 )
 RELOAD_FAILURES = Spec(
     kind="counter",

@@ -207,8 +207,9 @@ class Metrics:
 
     def jwks_fetched(self, issuer: str, *, ok: bool) -> None:
         """The keys of a token issuer were asked for, with or without success."""
-        family = self.numbers[families.JWKS_FETCHES]
-        family.child(self._issuers.within(issuer), "ok" if ok else "failed").value += 1
+        family, issuer = self.numbers[families.JWKS_FETCHES], self._issuers.within(issuer)
+        good, bad = family.child(issuer, "ok"), family.child(issuer, "failed")  # both are there from the first fetch
+        (good if ok else bad).value += 1
 
     def log_lines_dropped(self, count: int = 1) -> None:
         """Log lines were given up."""
