@@ -48,7 +48,7 @@ class Administration:
         self.lane = None if redis_url is None else _lane(settings, redis_url)
         self.fleet = FleetLoad(metrics, self.lane, process=process, replica=inherited.replica)
         self.sync: KeySync | None = None
-        if self.lane is not None:
+        if self.lane is not None and settings.registry_source == "folder":
             self.sync = KeySync(
                 KeyStore(self.lane),
                 registry.lay_over,

@@ -78,7 +78,11 @@ class Container:
         self.admin = Administration(inherited, self.metrics, self.limiter.shared.replicas.id)
         ledger = None if self.admin.lane is None else Ledger(self.admin.lane, settings.usage_max_rows)
         self.app: ASGIApp = build(self.pipeline, self.metrics, self.access_log, edge_options(settings), ledger)
-        self.readiness = Readiness(lambda: self.registry.snapshot.generation > 0, lambda: self.admin.keys_known)
+        self.readiness = Readiness(
+            lambda: self.registry.snapshot.generation > 0,
+            lambda: self.admin.keys_known,
+            lambda: self.registry.waiting_for,
+        )
         self._tasks = BackgroundTasks()
 
     async def start(self) -> None:

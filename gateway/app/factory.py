@@ -17,7 +17,7 @@ from gateway.app.launch import Inherited, LogLoss
 from gateway.app.management import LIMITS, build_management
 from gateway.app.serve import listen, new_writer, start_valkey, warn_of_settings
 from gateway.app.server import PortServer
-from gateway.app.source import RegistryWatch
+from gateway.app.source import new_registry
 from gateway.settings import Settings
 from gateway.telemetry import configure_logging
 
@@ -34,7 +34,7 @@ def create_app() -> ASGIApp:
     log_loss = LogLoss()
     writer = new_writer(settings, log_loss)
     configure_logging(settings.log_level, settings.environment, writer)
-    registry = RegistryWatch(settings)
+    registry = new_registry(settings)
     registry.load()
     warn_of_settings(settings)
     return Development(Inherited(settings=settings, registry=registry, writer=writer, log_loss=log_loss))

@@ -8,8 +8,14 @@ from collections.abc import Callable
 class Readiness:
     """What ``/readyz`` tells: ready once everything is loaded and listening, until a drain begins."""
 
-    def __init__(self, registry_loaded: Callable[[], bool], keys_known: Callable[[], bool] = lambda: True) -> None:
+    def __init__(
+        self,
+        registry_loaded: Callable[[], bool],
+        keys_known: Callable[[], bool] = lambda: True,
+        waiting_for: Callable[[], list[str]] = list,
+    ) -> None:
         self._registry_loaded = registry_loaded
+        self._waiting_for = waiting_for
         self._keys_known = keys_known
         self.listening = False
         self.draining = False
@@ -22,7 +28,8 @@ class Readiness:
         elif not self.listening:
             reasons.append("starting")
         if not self._registry_loaded():
-            reasons.append("registry not loaded")
+            waiting = ", ".join(self._waiting_for())
+            reasons.append(f"registry not loaded: waiting for {waiting}" if waiting else "registry not loaded")
         if not self._keys_known():
             reasons.append("keys not known: Redis has not answered yet")
         return reasons

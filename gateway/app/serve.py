@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from gateway.app.arbiter import GatewayApplication, GatewayArbiter, memory_folder
 from gateway.app.launch import Inherited, Launch, LogLoss
 from gateway.app.redis import check_authorities, redis_config
-from gateway.app.source import RegistryWatch
+from gateway.app.source import RegistryWatch, new_registry
 from gateway.errors import SettingsInvalid
 from gateway.redis.embedded import EmbeddedUnavailable, EmbeddedValkey
 from gateway.telemetry import SHARED_BLOCK_BYTES, LineWriter, configure_logging, prepare_metrics_folder
@@ -48,7 +48,7 @@ def serve(settings: Settings) -> int:
         writer = new_writer(settings, log_loss)
         stack.callback(writer.close)
         configure_logging(settings.log_level, settings.environment, writer)
-        registry = RegistryWatch(settings)
+        registry = new_registry(settings)
         registry.load()
         warn_of_settings(settings)
         check_ca_file(settings)
@@ -94,6 +94,8 @@ def _run(launch: Launch) -> int:
     arbiter = GatewayArbiter(GatewayApplication(launch))
     if launch.inherited.settings.workers > 1:
         import_module("gateway.app.lifecycle")  # once for all; a single worker does it itself: the tree stays smaller
+        if launch.inherited.settings.registry_source == "kubernetes":
+            import_module("gateway.app.kube")
     gc.collect()
     gc.freeze()  # what is loaded now is shared with the workers, and stays shared when they collect garbage
     try:

@@ -7,6 +7,7 @@ of the files, and the result is swapped in one assignment, whichever of the two 
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("gateway.registry")
 
 
-class RegistryWatch:
-    """A folder's registry and what is told of its loads. ``metrics`` may be given later, after a fork."""
+class RegistryWatch(ABC):
+    """A registry and what is told of its loads. ``metrics`` may be given later, after a fork."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -39,21 +40,23 @@ class RegistryWatch:
         self.state: LoadState = NOTHING_LOADED
         self.overlay: Overlay | None = NO_OVERLAY
         self._overlayer = Overlayer()
-        self.folder = self._new_folder()
 
-    def _new_folder(self) -> FolderRegistry:
-        settings = self._settings
-        return FolderRegistry(
-            settings.registry,
-            SecretReader(settings),
-            poll_s=settings.registry_poll_s,
-            on_reload=self._reloaded,
-            on_seen=self._seen,
-        )
+    @property
+    def waiting_for(self) -> list[str]:
+        """What was not read yet, with the reason where one is known."""
+        return []
 
+    @abstractmethod
     def load(self) -> None:
-        """Load for the first time. Raises RegistryInvalid with every problem."""
-        self._adopt(self.folder.load())
+        """Load for the first time, or check that a worker can. Raises RegistryInvalid or SettingsInvalid."""
+
+    @abstractmethod
+    def refresh(self) -> None:
+        """Load anew in a process that was forked long after ``load``."""
+
+    @abstractmethod
+    async def run(self) -> None:
+        """Watch until cancelled."""
 
     def lay_over(self, overlay: Overlay | None) -> None:
         """Serve the files with this overlay from now on; with None, not known yet, no key is judged."""
@@ -72,34 +75,17 @@ class RegistryWatch:
         else:
             self.snapshot = self._overlayer.apply(files, self.overlay)
 
-    def refresh(self) -> None:
-        """Load anew in a process that was forked long after ``load``; keeps what it has where the folder is bad now."""
-        fresh = self._new_folder()
-        try:
-            result = fresh.load()
-        except RegistryInvalid:
-            return  # the watch finds and tells it, and serves the last good version of each object
-        self.folder = fresh
-        self._adopt(result)
-
     def serves(self, metrics: Metrics) -> None:
         """From now on this process serves the registry and counts in ``metrics``."""
         self.metrics = metrics
-        metrics.registry_loaded(self.snapshot)
-        metrics.registry_seen()
-
-    async def run(self) -> None:
-        """Watch until cancelled."""
-        await self.folder.run()
+        if self.snapshot.generation > 0:
+            metrics.registry_loaded(self.snapshot)
+            metrics.registry_seen()
 
     def _reloaded(self, result: LoadResult) -> None:
         self._adopt(result)
         if self.metrics is not None:
             self.metrics.registry_loaded(result.snapshot, len(result.problems))
-
-    def _seen(self) -> None:
-        if self.metrics is not None:
-            self.metrics.registry_seen()
 
     def _tell(self, result: LoadResult) -> None:
         problems = [f"refused: {problem}" for problem in result.problems]
@@ -117,6 +103,46 @@ class RegistryWatch:
             len(snapshot.backends),
             len(problems),
         )
+
+
+class FolderWatch(RegistryWatch):
+    """The registry of a folder."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.folder = self._new_folder()
+
+    def _new_folder(self) -> FolderRegistry:
+        settings = self._settings
+        return FolderRegistry(
+            settings.registry,
+            SecretReader(settings),
+            poll_s=settings.registry_poll_s,
+            on_reload=self._reloaded,
+            on_seen=self._seen,
+        )
+
+    def load(self) -> None:
+        """Load for the first time. Raises RegistryInvalid with every problem."""
+        self._adopt(self.folder.load())
+
+    def refresh(self) -> None:
+        """Load anew in a process that was forked long after ``load``; keeps what it has where the folder is bad now."""
+        fresh = self._new_folder()
+        try:
+            result = fresh.load()
+        except RegistryInvalid:
+            return  # the watch finds and tells it, and serves the last good version of each object
+        self.folder = fresh
+        self._adopt(result)
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        await self.folder.run()
+
+    def _seen(self) -> None:
+        if self.metrics is not None:
+            self.metrics.registry_seen()
 
 
 def setting_warnings(settings: Settings, snapshot: Snapshot) -> Iterator[str]:
@@ -141,3 +167,12 @@ def setting_warnings(settings: Settings, snapshot: Snapshot) -> Iterator[str]:
 def _longest_s(backend: Backend) -> float:
     """How long a call may take at most."""
     return backend.timeouts.total_s + (0.0 if backend.queue is None else backend.queue.wait_s)
+
+
+def new_registry(settings: Settings) -> RegistryWatch:
+    """Return the registry of the source that the settings name."""
+    if settings.registry_source == "kubernetes":
+        from gateway.app.cluster import ClusterWatch  # of this mode only
+
+        return ClusterWatch(settings)
+    return FolderWatch(settings)

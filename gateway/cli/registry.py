@@ -25,12 +25,17 @@ def _validate(
     secrets: Annotated[
         bool, typer.Option("--secrets", help="Also read the secrets that backends name, as a start would.")
     ] = False,
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="The documents are for the cluster, where secrets are named by secretRef.")
+    ] = False,
 ) -> None:
     """Print every error of a registry with file and field, and every warning; exit with 1 where there is an error."""
     from gateway.registry import AnySecret, load_folder
     from gateway.settings import SecretReader, Settings
 
-    unread = AnySecret()
+    if secrets and cluster:
+        raise typer.BadParameter("Secrets of the cluster are read by a gateway there alone", param_hint="--secrets")
+    unread = AnySecret(cluster=cluster)
     source = SecretReader(Settings.load()) if secrets else unread
     result = load_folder(folder, source, None, clock.wall())
     for line in (*(f"error: {problem}" for problem in result.problems), *(f"warning: {w}" for w in result.warnings)):

@@ -19,9 +19,6 @@ from kubernetes.client import ApiClient, ApiException, Configuration
 from gateway.errors import KubernetesFailure
 from gateway.model import Frozen
 
-Object = dict[str, Any]
-"""One Kubernetes object as JSON values; never changed by who reads it."""
-
 MERGE_PATCH: Final = "application/merge-patch+json"  # RFC 7396
 APPLY_PATCH: Final = "application/apply-patch+yaml"  # server-side apply; JSON is YAML
 

@@ -23,10 +23,12 @@ import msgspec
 
 from gateway.clock import monotonic
 from gateway.errors import KubernetesFailure
-from gateway.kube.client import Object
 from gateway.model import Frozen
 
 _log = logging.getLogger("gateway.kube")
+
+Object = dict[str, Any]
+"""One Kubernetes object as JSON values; never changed by who reads it."""
 
 GONE: Final = 410
 BACKOFF_MIN_S: Final = 0.5

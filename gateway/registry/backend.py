@@ -28,6 +28,7 @@ from gateway.registry.base import (
     HeaderValue,
     Metadata,
     Money,
+    Name,
     Node,
     PositiveDuration,
     text_type,
@@ -73,25 +74,28 @@ def _can_be_left_out(value: str) -> str:
 UnsupportedField = Annotated[str, AfterValidator(_can_be_left_out)]
 
 
+class SecretRef(Node):
+    """A key of a Secret of the registry's namespace."""
+
+    name: Name = Field(description="Name of the Secret, which must have the label llmgateway.dev/credential.")
+    key: Annotated[str, StringConstraints(pattern=r"^[-._a-zA-Z0-9]{1,253}$")] = Field(description="Key in its data.")
+
+
 class Secret(Node):
-    """Where a secret is; exactly one of the two."""
+    """Where a secret is; exactly one of them."""
 
     env: SecretEnv | None = Field(default=None, description="Environment variable with the prefix LLM_GATEWAY_SECRET_.")
     file: Annotated[str, StringConstraints(min_length=1, max_length=512)] | None = Field(
         default=None, description="File below the secrets folder of the settings."
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _not_in_a_folder(cls, data: object) -> object:
-        if isinstance(data, dict) and "secretRef" in data:
-            raise FieldErrors(("secretRef", "is read from the Kubernetes API only; in a folder use env or file"))
-        return data
+    secret_ref: SecretRef | None = Field(
+        default=None, description="Secret in the cluster; only there, and there only this."
+    )
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
-        if (self.env is None) == (self.file is None):
-            raise FieldErrors(("", "must have exactly one of env and file"))
+        if sum(each is not None for each in (self.env, self.file, self.secret_ref)) != 1:
+            raise FieldErrors(("", "must have exactly one of env, file and secretRef"))
         return self
 
 

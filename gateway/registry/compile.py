@@ -36,21 +36,41 @@ class SecretSource(Protocol):
     def file(self, name: str) -> bytes:
         """Return the content of a file below the secrets folder."""
 
+    def ref(self, name: str, key: str) -> bytes:
+        """Return the value of a key of a Secret in the cluster."""
+
+
+NOT_IN_A_FOLDER = "is read from the Kubernetes API only; in a folder use env or file"
+NOT_IN_THE_CLUSTER = "is for a registry in a folder; in the cluster use secretRef"
+
 
 class AnySecret:
-    """Stands in for secrets where a registry is looked at far from them; counts how many were asked for."""
+    """Stands in for secrets where a registry is looked at far from them; counts how many were asked for.
 
-    def __init__(self) -> None:
+    ``cluster``: the documents are for the cluster, where other secrets may be named than in a folder.
+    """
+
+    def __init__(self, *, cluster: bool = False) -> None:
+        self._cluster = cluster
         self.asked = 0
 
     def env(self, name: str) -> bytes:  # noqa: ARG002  # the names are checked with the documents
-        """Something, whatever the name."""
-        self.asked += 1
-        return b"not-read"
+        """Something in a folder, whatever the name."""
+        return self._something(NOT_IN_THE_CLUSTER if self._cluster else "")
 
     def file(self, name: str) -> bytes:
-        """Something, whatever the name."""
+        """Something in a folder, whatever the name."""
         return self.env(name)
+
+    def ref(self, name: str, key: str) -> bytes:  # noqa: ARG002  # the names are checked with the documents
+        """Something in the cluster, whatever the name."""
+        return self._something("" if self._cluster else NOT_IN_A_FOLDER)
+
+    def _something(self, refusal: str) -> bytes:
+        if refusal:
+            raise ValueError(refusal)
+        self.asked += 1
+        return b"not-read"
 
 
 class CompiledKey(model.Frozen, frozen=True):
@@ -115,9 +135,13 @@ def _headers(spec: BackendSpec, secrets: SecretSource) -> tuple[tuple[bytes, byt
 
 
 def _secret(spec: Secret, secrets: SecretSource) -> bytes:
-    field = "spec.auth.secret.env" if spec.env is not None else "spec.auth.secret.file"
+    given = "env" if spec.env is not None else "file" if spec.file is not None else "secretRef"
+    field = f"spec.auth.secret.{given}"
     try:
-        value = secrets.env(spec.env) if spec.env is not None else secrets.file(spec.file or "")
+        if spec.secret_ref is not None:
+            value = secrets.ref(spec.secret_ref.name, spec.secret_ref.key)
+        else:
+            value = secrets.env(spec.env) if spec.env is not None else secrets.file(spec.file or "")
     except Exception as error:  # noqa: BLE001  # whatever a source raises, this backend alone cannot be compiled
         raise FieldErrors((field, str(error) or type(error).__name__)) from None
     if not re.fullmatch(rb"[\x21-\x7e]([\x20-\x7e]{0,8190}[\x21-\x7e])?", value):

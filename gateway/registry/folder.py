@@ -157,6 +157,9 @@ class _RecordedSecrets:
     def env(self, name: str) -> bytes:
         return self._source.env(name)
 
+    def ref(self, name: str, key: str) -> bytes:
+        return self._source.ref(name, key)
+
     def file(self, name: str) -> bytes:
         self.digests.setdefault(name, b"")
         value = self._source.file(name)

@@ -13,6 +13,8 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from msgspec.structs import replace
+
 from gateway.model import Backend, Frozen, Issuer, KeyEntry, Problem, Prompt, Scenario, Snapshot, Tenant
 from gateway.registry.accounts import ApiKeyDocument, PromptDocument, TenantDocument
 from gateway.registry.claims import Claims, claims, parse_folder
@@ -55,6 +57,7 @@ class LoadState(Frozen, frozen=True):
     files: Mapping[str, ParsedFile]
     live: Mapping[ObjectId, Live]
     snapshot: Snapshot
+    resources: frozenset[ObjectId] = frozenset()  # of the cluster
 
     def prompts(self) -> dict[str, PromptDocument]:
         """Return the prompts that serve, by name."""
@@ -62,8 +65,10 @@ class LoadState(Frozen, frozen=True):
         return {one.metadata.name: one for one in documents if isinstance(one, PromptDocument)}
 
     def holds(self, kind: Kind, name: str) -> bool:
-        """Tell whether some file claims to hold this object, right or wrong."""
-        return any(ObjectId(kind, name) in file.held for file in self.files.values())
+        """Tell whether some file or resource claims to be this object, right or wrong."""
+        return ObjectId(kind, name) in self.resources or any(
+            ObjectId(kind, name) in file.held for file in self.files.values()
+        )
 
 
 class LoadResult(Frozen, frozen=True):
@@ -97,7 +102,16 @@ def load_folder(folder: Path, secrets: SecretSource, previous: LoadState | None,
     before = previous or NOTHING_LOADED
     listing = list_folder(folder)
     files = parse_folder(folder, listing, before.files, now)
-    load = _Load(claims(folder, listing, files), before, secrets, int(now))
+    return _loaded(_Load(claims(folder, listing, files), before, secrets, int(now)), files, now)
+
+
+def load_claims(claimed: Claims, secrets: SecretSource, previous: LoadState | None, now: float) -> LoadResult:
+    """Load what another source than a folder claims to hold; otherwise as ``load_folder``."""
+    result = _loaded(_Load(claimed, previous or NOTHING_LOADED, secrets, int(now)), {}, now)
+    return replace(result, state=replace(result.state, resources=frozenset(claimed.winners)))
+
+
+def _loaded(load: _Load, files: Mapping[str, ParsedFile], now: float) -> LoadResult:
     load.run()
     snapshot = load.snapshot(now)
     return LoadResult(
@@ -176,7 +190,7 @@ class _Load:
         if candidate is not None:
             self.problems += candidate.problems
             if candidate.document is not None:
-                created = before.created if before else self._now
+                created = self._created(candidate, before)
                 try:
                     value = self._compile(candidate.document, created)
                     _refuse_change(before, value)
@@ -192,6 +206,12 @@ class _Load:
             if value_now is not None:
                 kept = Live(candidate=before.candidate, value=value_now, created=before.created, stale=True)
                 self._keep(object_id, kept)
+
+    def _created(self, candidate: Candidate, before: Live | None) -> int:
+        """Return the age by which claims are decided: as the source says, else the first load that saw it good."""
+        if candidate.created is not None:
+            return candidate.created
+        return before.created if before else self._now
 
     def _missing(self, candidate: Candidate) -> Iterator[tuple[str, str]]:
         """Yield the references of a document that is wrong on its own that would not resolve either."""

@@ -45,13 +45,16 @@ NO_OVERLAY = Overlay()
 
 
 class UnknownKeys(Mapping[bytes, KeyEntry]):
-    """Stands for the index of keys as long as nobody knows which of them were revoked: every look-up is refused."""
+    """Stands for the index of keys as long as nobody knows which of them open: every look-up is refused."""
+
+    def __init__(self, detail: str) -> None:
+        self._detail = detail
 
     def __getitem__(self, digest: bytes) -> KeyEntry:
         """Raise Overloaded."""
         raise Overloaded(
             "The gateway is starting.",
-            detail="the keys of the admin API are not known yet: Redis has not answered",
+            detail=self._detail,
             retry_after_s=1.0,
         )
 
@@ -64,7 +67,7 @@ class UnknownKeys(Mapping[bytes, KeyEntry]):
         return 0
 
 
-UNKNOWN_KEYS = UnknownKeys()
+UNKNOWN_KEYS = UnknownKeys("the keys of the admin API are not known yet: Redis has not answered")
 
 
 def make_overlay(records: Mapping[str, Record], before: Overlay = NO_OVERLAY) -> Overlay:

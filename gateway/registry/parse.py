@@ -54,6 +54,7 @@ class Candidate(Frozen, frozen=True):
     document: AnyDocument | None
     references: tuple[Reference, ...] = ()  # of a document that is wrong on its own: what it would need
     problems: tuple[Problem, ...] = ()
+    created: int | None = None  # Unix seconds, where the source says when the object was made
 
 
 class ParsedFile(Frozen, frozen=True):

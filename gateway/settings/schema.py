@@ -273,6 +273,13 @@ class Settings(ClusterSettings):
             raise ValueError("not a token")
         return value
 
+    @field_validator("registry_namespace")
+    @classmethod
+    def _is_namespace(cls, value: str | None) -> str | None:
+        if value is not None and re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", value) is None:
+            raise ValueError("not the name of a namespace")
+        return value
+
     @field_validator("admin_url")
     @classmethod
     def _is_base_url(cls, value: str | None) -> str | None:

@@ -67,6 +67,10 @@ class SecretReader:
         except OSError as error:
             raise SecretUnavailable(f"the secret file {name} cannot be read: {error.strerror}") from None
 
+    def ref(self, name: str, key: str) -> bytes:  # noqa: ARG002  # whatever the name
+        """Refuse: a Secret of the cluster is read by a registry in the cluster alone."""
+        raise SecretUnavailable("is read from the Kubernetes API only; in a folder use env or file")
+
     def _locate(self, name: str) -> Path:
         if self._folder is None:
             raise SecretUnavailable(f"the secret file {name} needs the setting LLM_GATEWAY_SECRETS_DIR")

@@ -22,10 +22,21 @@ class ServiceSettings(BaseSettings):
 
     # What is served
     registry: Path = _value(Path("registry"), "a folder", "Folder of the registry's YAML documents.")
-    registry_source: Literal["folder"] = _value(
+    registry_source: Literal["folder", "kubernetes"] = _value(
         "folder",
-        "folder (this version reads the registry from a folder only)",
-        "Where the registry is read from.",
+        "folder or kubernetes",
+        "Where the registry is read from: a folder, or the custom resources of a namespace.",
+    )
+    registry_namespace: str | None = _value(
+        None,
+        "the name of a namespace",
+        "Namespace of the custom resources and of the Secrets that they name; another one than the gateway's own.",
+    )
+    registry_status_writes: int = _count(
+        20, 1, 1000, "writes", "Most writes of a resource's status in a second, by the one process that writes them."
+    )
+    pod_name: str | None = _value(
+        None, "a name", "Name of this pod, by which the process that writes statuses is told. Default: the host's name."
     )
     registry_poll_s: Duration = _seconds(1, 0.1, 1.5, "How often the registry's folder is looked at for changes.")
     secrets_dir: Path | None = _value(

@@ -188,9 +188,9 @@ class Metrics:
         """A load gave no snapshot at all; the one before keeps serving."""
         self.numbers[families.RELOAD_FAILURES].child().value += 1
 
-    def registry_seen(self) -> None:
-        """The registry's source has just been read without a fault, or has told that it is as it was."""
-        self._registry_seen.value = int(wall())
+    def registry_seen(self, at: float | None = None) -> None:
+        """The source was read without a fault, or has told that it is as it was: now, or at that Unix second."""
+        self._registry_seen.value = int(wall() if at is None else at)
 
     def forget_old_failures(self, now: float) -> None:
         """At ``now``, monotonic seconds: a backend that nobody tried for long is not known to be down any more."""

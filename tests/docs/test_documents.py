@@ -15,7 +15,7 @@ import yaml
 
 from gateway import __version__, clock
 from gateway.cli.commands import build
-from gateway.registry import json_schemas, load_folder
+from gateway.registry import AnySecret, json_schemas, load_folder
 from gateway.registry.docs import replace_tables
 from gateway.settings import Settings
 from gateway.settings.docs import replace_table
@@ -146,14 +146,7 @@ def test_yaml_of_the_readme_loads_beside_the_example_registry(tmp_path: Path) ->
         assert list(yaml.safe_load_all(block))
         (tmp_path / f"readme-{number}.yaml").write_text(block)
 
-    class Secrets:
-        def env(self, name: str) -> bytes:
-            return b"x"
-
-        def file(self, name: str) -> bytes:
-            return b"x"
-
-    result = load_folder(tmp_path, Secrets(), None, clock.wall())
+    result = load_folder(tmp_path, AnySecret(), None, clock.wall())
     assert [str(problem) for problem in result.problems] == []
     assert "chat" in result.snapshot.tenants["demo"].scenarios
 

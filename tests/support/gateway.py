@@ -50,7 +50,8 @@ class GatewayProcess:
     """One ``llm-gateway serve``; a context manager.
 
     ``registry`` is YAML text or documents; ``env`` adds settings by their full name; ``secrets`` are files of the
-    secrets folder by name. The drain has no propagation delay unless ``env`` says so.
+    secrets folder by name. The drain has no propagation delay unless ``env`` says so. Without
+    ``awaits_readiness`` it is there as soon as its management port answers.
     """
 
     def __init__(
@@ -61,8 +62,10 @@ class GatewayProcess:
         env: Mapping[str, str] | None = None,
         secrets: Mapping[str, bytes] | None = None,
         args: Sequence[str] = (),
+        awaits_readiness: bool = True,
     ) -> None:
         self.key = key
+        self._awaits_readiness = awaits_readiness
         self.port = self.management_port = 0
         self._registry, self._env, self._args = registry, dict(env or {}), tuple(args)
         self._secrets = dict(secrets or {})
@@ -164,6 +167,10 @@ class GatewayProcess:
         """A GET on the management port."""
         with RawClient("127.0.0.1", self.management_port) as client:
             return client.request(path, headers={"connection": "close"})
+
+    def is_ready(self) -> bool:
+        """Whether it says that it should get traffic."""
+        return self.management("/readyz").status == 200
 
     # -- what it says --------------------------------------------------------------------------------------------
 
@@ -290,7 +297,7 @@ class GatewayProcess:
 
     def _wait_ready(self) -> None:
         deadline = time.monotonic() + READY_TIMEOUT_S
-        while not self._is_ready():
+        while not self._is_up():
             if (code := self.process.poll()) is not None:
                 self._join_readers()
                 raise DidNotStart(f"ended with {code} before it was ready:\n{self.output()}")
@@ -299,9 +306,9 @@ class GatewayProcess:
                 raise DidNotStart(f"not ready within {READY_TIMEOUT_S} s:\n{self.output()}")
             time.sleep(0.01)
 
-    def _is_ready(self) -> bool:
+    def _is_up(self) -> bool:
         try:
-            return self.management("/readyz").status == 200
+            return self.management("/readyz").status == 200 or not self._awaits_readiness
         except OSError:
             return False
         except Exception as error:

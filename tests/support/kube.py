@@ -14,6 +14,7 @@ Runs in a thread of its own; every method may be called from any thread.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import ssl
 import threading
@@ -111,7 +112,8 @@ class KubeServer:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
         for transport in self._transports:
-            transport.abort()
+            with contextlib.suppress(AttributeError):  # of TLS, one that has ended by itself
+                transport.abort()
         for _ in range(_TURNS):
             await asyncio.sleep(0)
 
@@ -145,11 +147,13 @@ class KubeServer:
         """Every object of a kind."""
         return self._do(lambda: copy.deepcopy(list(self._store.get(PLURALS[kind], {}).values())))
 
-    def condition(self, kind: str, name: str, condition: str) -> Object | None:
-        """One condition of an object's status; None where there is none."""
+    def condition(self, kind: str, name: str, condition: str) -> Object:
+        """One condition of an object's status; AssertionError where there is none yet."""
         item = self.get(kind, name) or {}
         conditions = item.get("status", {}).get("conditions", [])
-        return next((each for each in conditions if each["type"] == condition), None)
+        found: Object | None = next((each for each in conditions if each["type"] == condition), None)
+        assert found is not None, f"{kind}/{name} has no condition {condition}"
+        return found
 
     def serve(self, path: str, body: Any) -> None:
         """Answer GETs of a path with a body."""

@@ -12,7 +12,7 @@ import yaml
 
 from gateway.app.admin_keys import AdminKeys
 from gateway.app.admin_schemas import NewKey, Rotation
-from gateway.app.source import RegistryWatch
+from gateway.app.source import FolderWatch
 from gateway.clock import wall
 from gateway.errors import Conflict, RedisUnanswered, RedisUnavailable, StoreUnavailable
 from gateway.redis.script import Script
@@ -64,7 +64,7 @@ class Office:
 
     def __init__(self, folder: Path) -> None:
         (folder / "all.yaml").write_text(yaml.safe_dump_all([*echo_registry(FILE_KEY), tenant("other")]))
-        self.registry = RegistryWatch(Settings.load(registry=folder))
+        self.registry = FolderWatch(Settings.load(registry=folder))
         self.registry.load()
         self.store = Store()
         self.sync = KeySync(KeyStore(self.store), self.registry.lay_over, poll_s=1.0)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from gateway.app.serve import warn_of_settings
-from gateway.app.source import RegistryWatch
+from gateway.app.source import FolderWatch
 from gateway.errors import RegistryInvalid
 from gateway.settings import Settings
 from tests.support.documents import Document, echo_backend, echo_registry, new_key, scenario
@@ -20,9 +20,9 @@ def write(folder: Path, documents: list[Document]) -> None:
     (folder / "objects.yaml").write_text(yaml.safe_dump_all(documents))
 
 
-def watch(folder: Path) -> RegistryWatch:
+def watch(folder: Path) -> FolderWatch:
     """A loaded registry."""
-    registry = RegistryWatch(Settings.load(registry=folder, drain_s="60"))
+    registry = FolderWatch(Settings.load(registry=folder, drain_s="60"))
     registry.load()
     return registry
 
@@ -47,13 +47,13 @@ def test_a_default_scenario_that_does_not_exist_is_named(tmp_path: Path, caplog:
 
     def warned(default: str) -> bool:
         caplog.clear()
-        registry = RegistryWatch(Settings.load(registry=tmp_path, default_scenario=default))
+        registry = FolderWatch(Settings.load(registry=tmp_path, default_scenario=default))
         with caplog.at_level(logging.WARNING, "gateway.registry"):
             registry.load()
         return f"LLM_GATEWAY_DEFAULT_SCENARIO: the registry has no scenario and no alias '{default}'" in caplog.text
 
     assert [warned(name) for name in ("chat", "gpt", "chta")] == [False, False, True]
-    registry = RegistryWatch(Settings.load(registry=tmp_path, default_scenario="gpt"))
+    registry = FolderWatch(Settings.load(registry=tmp_path, default_scenario="gpt"))
     registry.load()
     caplog.clear()
     write(tmp_path, documents[:1])
@@ -74,7 +74,7 @@ def test_limits_without_a_redis_are_warned_of_once(
         write(tmp_path, documents)
         with caplog.at_level(logging.INFO):
             warn_of_settings(Settings.load(redis_url=url))
-            registry = RegistryWatch(Settings.load(registry=tmp_path, redis_url=url))
+            registry = FolderWatch(Settings.load(registry=tmp_path, redis_url=url))
             registry.load()
             registry.refresh()
         assert "hunter2" not in caplog.text

@@ -32,6 +32,9 @@ class Secrets:
             raise LookupError(f"{name} is not there")
         return self.files[name]
 
+    def ref(self, name: str, key: str) -> bytes:
+        raise ValueError("is read from the Kubernetes API only; in a folder use env or file")
+
 
 class Folder:
     """A folder with the state of its last load; each load is ten seconds after the one before."""

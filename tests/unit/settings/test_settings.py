@@ -128,8 +128,8 @@ def test_broken_env_file_names_its_line(empty_place: Path) -> None:
         ),
         (
             "registry_source",
-            "kubernetes",
-            "LLM_GATEWAY_REGISTRY_SOURCE: expected folder (this version reads the registry from a folder only), got",
+            "git",
+            "LLM_GATEWAY_REGISTRY_SOURCE: expected folder or kubernetes, got",
         ),
         ("secrets_dir", "/nowhere", "LLM_GATEWAY_SECRETS_DIR: expected an existing folder, got '/nowhere'"),
         ("upstream_ca_file", "/", "LLM_GATEWAY_UPSTREAM_CA_FILE: expected an existing file, got '/'"),

@@ -1,0 +1,136 @@
+"""The registry in the cluster as the process uses it: watched in each worker, its status written by one of them all.
+
+Nothing is loaded before a worker runs: threads do not survive a fork, and a start waits for no API server. Until the
+first load no key is judged (503, not ready); from then on the last good registry serves, whatever becomes of the API.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from msgspec.structs import replace
+
+from gateway.app.source import RegistryWatch
+from gateway.clock import monotonic, wall
+from gateway.errors import SettingsInvalid
+from gateway.registry.load import EMPTY_SNAPSHOT
+from gateway.registry.overlay import UnknownKeys
+from gateway.settings import Settings
+from gateway.settings.sources import kubernetes_service
+
+if TYPE_CHECKING:
+    from gateway.kube.client import KubeClient
+    from gateway.registry.cluster import ClusterRegistry
+
+STOP_S: Final = 2.0
+"""How long the end of a worker waits for the lease to be released."""
+
+_log = logging.getLogger("gateway.registry")
+
+
+class ClusterWatch(RegistryWatch):
+    """The custom resources of one namespace."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._registry: ClusterRegistry | None = None
+        unknown = UnknownKeys("the registry has not been read from the Kubernetes API yet")
+        self.snapshot = replace(EMPTY_SNAPSHOT, keys=unknown)
+
+    @property
+    def waiting_for(self) -> list[str]:
+        """What was not read yet, with the reason where one is known."""
+        return [] if self._registry is None else self._registry.waiting_for
+
+    def load(self) -> None:
+        """Check what can be checked without asking anybody. Raises SettingsInvalid."""
+        check_cluster(self._settings)
+
+    def refresh(self) -> None:
+        """Nothing: each worker reads for itself."""
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        from gateway.app.kube import kube_client  # the Kubernetes client is needed in this mode only
+
+        client = await asyncio.to_thread(kube_client, self._settings)
+        try:
+            await self._watch(client)
+        finally:
+            client.close()
+
+    async def _watch(self, client: KubeClient) -> None:
+        from gateway.app.kube import watch_options
+        from gateway.registry.cluster import ClusterRegistry
+        from gateway.registry.statuswriter import StatusWriter
+
+        settings = self._settings
+        namespace = settings.registry_namespace or ""
+        writer = StatusWriter(client, namespace, identity(settings), settings.registry_status_writes)
+        self._registry = ClusterRegistry(
+            client,
+            namespace,
+            watch_options(settings),
+            on_load=self._reloaded,
+            on_seen=self._seen_at,
+            on_view=writer.show,
+        )
+        writer.start()
+        try:
+            await self._registry.run()
+        finally:
+            await asyncio.shield(asyncio.to_thread(writer.stop, STOP_S))
+
+    def _seen_at(self, heard_at: float) -> None:
+        if self.metrics is not None:
+            self.metrics.registry_seen(wall() - (monotonic() - heard_at))
+
+
+def identity(settings: Settings) -> str:
+    """Return the name of this process among all that may lead."""
+    return f"{settings.pod_name or socket.gethostname()}-{os.getpid()}"
+
+
+def check_cluster(settings: Settings) -> None:
+    """Raises SettingsInvalid, one line for each thing that keeps the registry from being read in the cluster."""
+    problems = list(_problems(settings))
+    if problems:
+        raise SettingsInvalid("\n".join(problems))
+
+
+def _problems(settings: Settings) -> Iterator[str]:
+    namespace = settings.registry_namespace
+    own = own_namespace(settings.kubernetes_credentials_dir)
+    if namespace is None:
+        yield "LLM_GATEWAY_REGISTRY_NAMESPACE: expected the namespace of the custom resources, got nothing"
+    elif namespace == own:
+        yield (
+            f"LLM_GATEWAY_REGISTRY_NAMESPACE: expected another namespace than the gateway's own, {own}: whoever may"
+            " write scenarios must not reach the gateway's secrets"
+        )
+    if settings.kubernetes_config is None:
+        if kubernetes_service() is None:
+            yield (
+                "LLM_GATEWAY_KUBERNETES_CONFIG: expected a kubeconfig file outside of a pod (KUBERNETES_SERVICE_HOST is"
+                " not set)"
+            )
+        missing = [name for name in ("token", "ca.crt") if not (settings.kubernetes_credentials_dir / name).is_file()]
+        if missing:
+            yield (
+                f"LLM_GATEWAY_KUBERNETES_CREDENTIALS_DIR: {settings.kubernetes_credentials_dir} has no"
+                f" {' and no '.join(missing)}; does the pod have a service account's token?"
+            )
+
+
+def own_namespace(credentials: Path) -> str | None:
+    """Return the namespace of this pod; None outside of one."""
+    try:
+        return (credentials / "namespace").read_text(encoding="utf-8").strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
