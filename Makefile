@@ -39,6 +39,7 @@ docs: environment-dev ## Write what is made from the code: tables of settings an
 	@$(BIN)/python -m gateway.settings.docs docs/settings.md
 	@$(BIN)/python -m gateway.registry.docs docs/registry.md
 	@$(BIN)/llm-gateway registry schema --out registry/schemas
+	@$(BIN)/python -m gateway.registry.crd charts/llm-gateway-crds/files
 	@$(BIN)/python -m tools.chart charts/llm-gateway
 	@$(BIN)/python -m tools.dashboards charts/llm-gateway/dashboards
 

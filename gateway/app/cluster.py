@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from gateway.app.source import RegistryWatch
 from gateway.clock import monotonic, wall
-from gateway.errors import SettingsInvalid
+from gateway.errors import KubernetesFailure, SettingsInvalid
 from gateway.registry.load import EMPTY_SNAPSHOT
 from gateway.registry.overlay import UnknownKeys
 from gateway.settings import Settings
@@ -27,6 +27,12 @@ from gateway.settings.sources import kubernetes_service
 if TYPE_CHECKING:
     from gateway.kube.client import KubeClient
     from gateway.registry.cluster import ClusterRegistry
+
+SCHEMA_S: Final = 3600.0
+"""How often the definitions in the cluster are looked at, which change with an upgrade of their chart only."""
+
+SCHEMA_RETRY_S: Final = 60.0
+SCHEMA_FIELDS_SHOWN: Final = 20
 
 STOP_S: Final = 2.0
 """How long the end of a worker waits for the lease to be released."""
@@ -83,9 +89,31 @@ class ClusterWatch(RegistryWatch):
         )
         writer.start()
         try:
-            await self._registry.run()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._registry.run())
+                tasks.create_task(self._compare_schemas(client))
         finally:
             await asyncio.shield(asyncio.to_thread(writer.stop, STOP_S))
+
+    async def _compare_schemas(self, client: KubeClient) -> None:
+        """Look now and then whether the definitions in the cluster are older than this version."""
+        from gateway.registry.installed import PATH, missing_fields
+
+        told: list[str] = []
+        while True:
+            try:
+                missing = missing_fields(await asyncio.to_thread(client.get, PATH))
+            except KubernetesFailure as error:
+                _log.info("the definitions in the cluster could not be looked at: %s", error.text)
+                await asyncio.sleep(SCHEMA_RETRY_S)
+                continue
+            if missing and missing != told:
+                shown = ", ".join(missing[:SCHEMA_FIELDS_SHOWN])
+                _log.warning("the definitions in the cluster are older than this version: they lack %s", shown)
+            told = missing
+            if self.metrics is not None:
+                self.metrics.registry_schema_lacks(len(missing))
+            await asyncio.sleep(SCHEMA_S)
 
     def _seen_at(self, heard_at: float) -> None:
         if self.metrics is not None:

@@ -280,6 +280,12 @@ REGISTRY_SEEN = Spec(
     help="When the source of the registry was last read whole, or told of changes, in Unix seconds.",
     merge="min",
 )
+REGISTRY_SCHEMA = Spec(
+    kind="gauge",
+    name="llm_gateway_registry_schema_missing_fields",
+    help="Fields of this version that the custom resource definitions in the cluster do not know.",
+    merge="max",
+)
 WORKERS = Spec(kind="gauge", name="llm_gateway_workers", help="Worker processes that serve a registry.")
 LOG_LINES_DROPPED = Spec(
     kind="counter",
@@ -293,6 +299,7 @@ ACCUMULATED = (
     COST, ATTEMPTS, BACKEND_INFLIGHT, BACKEND_QUEUED, QUEUE_WAIT, STREAM_ENDS, SCENARIO_FIRST_TOKEN,
     CONNECTION_REFUSALS, RELOAD_FAILURES, LOG_LINES_DROPPED, LIMIT_REJECTIONS, SHADOW_REJECTIONS, LIMIT_UTILIZATION,
     DEGRADED, LEASES_LOST, USAGE_EXPORT_LAG, USAGE_LOST, REDIS_SECONDS, REDIS_FAILURES, REDIS_UNAVAILABLE,
-    REDIS_NOTICES, REDIS_EVICTING, BACKEND_HEALTHY, KEY_EXPIRY, JWKS_FETCHES, REGISTRY_SEEN, WORKERS,
+    REDIS_NOTICES, REDIS_EVICTING, BACKEND_HEALTHY, KEY_EXPIRY, JWKS_FETCHES, REGISTRY_SEEN, REGISTRY_SCHEMA,
+    WORKERS,
 )  # fmt: skip
 """Every metric that accumulates in memory; those of the registry and of the build are stated at each scrape."""

@@ -188,6 +188,10 @@ class Metrics:
         """A load gave no snapshot at all; the one before keeps serving."""
         self.numbers[families.RELOAD_FAILURES].child().value += 1
 
+    def registry_schema_lacks(self, fields: int) -> None:
+        """The definitions in the cluster were compared with this version's: so many fields are missing."""
+        self.numbers[families.REGISTRY_SCHEMA].child().value = fields
+
     def registry_seen(self, at: float | None = None) -> None:
         """The source was read without a fault, or has told that it is as it was: now, or at that Unix second."""
         self._registry_seen.value = int(wall() if at is None else at)

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from gateway.registry.crd import definitions
+from gateway.registry.installed import PATH
 from tests.support.client import Response
 from tests.support.cluster import api_server, cluster_gateway
 from tests.support.documents import api_key, backend, document, echo_backend, new_key, scenario, tenant
@@ -40,8 +42,11 @@ def test_from_custom_resources_to_a_chat_call(tmp_path: Path) -> None:
     """What is in the namespace serves, changes are live at once, statuses say so, deletion is the end."""
     key = new_key()
     with api_server(tmp_path) as (kube, env):
+        kube.serve(PATH, definitions_without("timeouts"))
         kube.put_all(registry(key))
         with cluster_gateway(env, key) as gateway:
+            gateway.wait_for_log(lambda line: "they lack Backend.spec.timeouts" in str(line.get("message")), 20)
+            gateway.wait_for_metric("llm_gateway_registry_schema_missing_fields", 1)
             answer = call(gateway, key)
             assert answer.status == 200, gateway.output()
             assert answer.json()["choices"][0]["message"]["content"] == "hello there"
@@ -53,6 +58,15 @@ def test_from_custom_resources_to_a_chat_call(tmp_path: Path) -> None:
             kube.delete("ApiKey", "acme-key")
             eventually(lambda: call(gateway, key).status == 401, 2)
             assert gateway.metrics().value("llm_gateway_registry_objects", kind="Scenario", state="live") == 1
+
+
+def definitions_without(field: str) -> dict[str, Any]:
+    """The OpenAPI document of a cluster whose definition of Backend lacks a field."""
+    (version,) = definitions()["Backend"]["spec"]["versions"]
+    schema = version["schema"]["openAPIV3Schema"]
+    del schema["properties"]["spec"]["properties"][field]
+    named = [{"group": "llmgateway.dev", "version": "v1alpha1", "kind": "Backend"}]
+    return {"components": {"schemas": {"Backend": {**schema, "x-kubernetes-group-version-kind": named}}}}
 
 
 def is_true(kube: KubeServer, kind: str, name: str, condition: str) -> bool:
