@@ -235,6 +235,7 @@ class Limiter:
         if self._lane is None:
             return
         now_s = wall()
+        answers = call.answers if end.keep else end.answers  # what is kept was reserved for all that there might be
         self.shared.settle(
             SettleCall(
                 lease_id=call.lease_id,
@@ -247,8 +248,8 @@ class Limiter:
                 backend=end.backend,
                 status=end.status,
                 ended_at=now_s,
-                text_bytes=call.text_bytes // call.answers * end.answers,
-                choices=call.choices // call.answers * end.answers,
+                text_bytes=call.text_bytes // call.answers * answers,
+                choices=call.choices // call.answers * answers,
                 keep=end.keep and reply is not None,
             )
         )

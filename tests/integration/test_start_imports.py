@@ -24,6 +24,7 @@ RARE = {
     "httpcore",
     "httpx",
     "jose",
+    "jsonschema_rs",
     "kubernetes",
     "redis",
     "rich",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +23,17 @@ SYNTAX = st.sampled_from(
 )
 TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
 VALUES = st.lists(TEXT | SYNTAX | NAMES.map("{{{}}}".format), max_size=5).map("".join)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | TEXT | st.sampled_from(["user", "text"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["role", "content", "type", "text", "variables", "input"]) | TEXT, inner)
+    ),
+    max_leaves=12,
+)
+MESSAGES = st.lists(
+    JSON | st.fixed_dictionaries({"role": st.sampled_from(["user", "system"]), "content": JSON}), min_size=1, max_size=4
+)
 FIELDS = st.sampled_from(["tools", "n", "logprobs", "response_format", "top_k", "seed", "user", "min_p"])
 PLACEMENTS = st.sampled_from([None, "system", "developer", "user"])
 
@@ -64,6 +77,34 @@ def test_what_a_user_says_is_never_interpreted(said: str, before: str, after: st
     body = json.dumps({"model": "s", "messages": [{"role": "user", "content": said}]}).encode()
     rendered = render(Scenario(name="s", prompt=prompt), read_chat_request(body, 10))
     assert json.loads(bytes(rendered.fields["messages"])) == [{"role": "user", "content": before + said + after}]
+
+
+@given(messages=MESSAGES, variables=JSON, metadata=JSON, placement=PLACEMENTS, prompted=st.booleans())
+def test_any_json_is_rendered_or_refused(
+    messages: list[Any], variables: Any, metadata: Any, placement: Any, prompted: bool
+) -> None:
+    """Whatever a request holds, it is a 400 that names a field, or messages that hold the prompt and no variables."""
+    prompt = Prompt(name="p.v1", input_vars=("input",), parts=("<prompt>", "input", ""))
+    scenario = Scenario(name="s", prompt=prompt if prompted else None, prompt_placement=placement if prompted else None)
+    body = {"model": "s", "messages": messages, "prompt_variables": variables, "metadata": metadata}
+    request = read_chat_request(json.dumps(body).encode(), 10)
+    try:
+        fields = render(scenario, request).fields
+    except InvalidRequest as error:
+        refusal = error.param
+    else:
+        _check_rendered(fields, messages, prompted=prompted)
+        refusal = "none"
+    assert refusal
+
+
+def _check_rendered(fields: Mapping[str, bytes | msgspec.Raw], messages: list[Any], *, prompted: bool) -> None:
+    assert "prompt_variables" not in fields
+    sent = json.loads(bytes(fields["messages"]))
+    assert ("<prompt>" in json.dumps(sent)) >= prompted
+    assert len(sent) - len(messages) in (0, 1)
+    kept = json.loads(bytes(fields.get("metadata", b"null")))
+    assert not (isinstance(kept, dict) and isinstance(kept.get("variables"), dict))
 
 
 def respelled(name: str, upper: list[bool]) -> str:

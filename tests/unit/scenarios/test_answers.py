@@ -145,6 +145,16 @@ def test_a_stream_is_judged_as_its_whole(pieces: list[str], schema: Any) -> None
     assert checks.judge_stream(watch) == checks.judge(rule(schema), body("".join(pieces)))
 
 
+@given(data=st.binary(max_size=60) | st.text(max_size=40).map(lambda text: b"data: " + text.encode() + b"\n\n"))
+def test_nothing_that_a_backend_says_breaks_the_check(data: bytes) -> None:
+    """Any bytes are judged somehow."""
+    checks = AnswerChecks(1000, Counts())
+    watch = checks.watch("s", rule())
+    watch.feed(data)
+    assert checks.judge_stream(watch) in ("invalid", "unchecked")
+    assert checks.judge(rule(), data) in ("invalid", "unchecked")
+
+
 @pytest.mark.parametrize(
     ("schema", "reason"),
     [

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.dialects.openai.request import encode_chat_request, read_chat_request
+from gateway.dialects.openai.request import encode_chat_request, read_chat_request, read_scenario_request
 from gateway.errors import InvalidRequest
 from gateway.model import Backend, Parameters, Scenario
 from gateway.registry.compile import compile_parameters
@@ -51,6 +51,13 @@ def test_an_allow_list() -> None:
     for name in ("Temperature", "top_p", "user", "metadata"):
         assert outcome(allowing, **{name: {}})[1] == name  # type: ignore[index]
     assert outcome(scenario(allow=[]), seed=1) == ("unsupported_field", "seed")
+
+
+def test_an_allow_list_and_a_call_by_name() -> None:
+    """What such a call is made of need not be listed."""
+    allowing = scenario(allow=["temperature"])
+    request = read_scenario_request(b'{"input":"hi","variables":{},"temperature":1,"stream":true}', 100, "s")
+    assert set(render(allowing, request).fields) == {"messages", "temperature", "stream"}
 
 
 def test_a_field_may_be_denied_and_set() -> None:
