@@ -220,6 +220,8 @@ def test_notes_make_the_first_key_and_the_first_call() -> None:
     assert "kubectl -n llm-registry apply -f -" in notes(scenario("custom-resources"))
     assert "registry.apiKeys.NAME" in notes(scenario("minimal"))
     assert "--tenant TENANT" in notes(scenario("production"))
+    assert "needs an ipBlock there" in notes({"service": {"type": "LoadBalancer"}})
+    assert "needs an ipBlock there" not in default
 
 
 def test_chart_names_the_version_of_the_gateway() -> None:
