@@ -67,12 +67,32 @@ class Price(Frozen, frozen=True):
     output_nano_usd: int
 
 
+class Service(Frozen, frozen=True):
+    """A Kubernetes Service, of which each endpoint is called for itself."""
+
+    namespace: str
+    name: str
+    port: int | str  # of its pods by number or name, or of its only port any number
+
+
+class Endpoint(Frozen, frozen=True):
+    """What stands behind a Service: a pod, by a name of its own, at one address of each family that it has."""
+
+    name: str
+    addresses: tuple[str, ...]
+    port: int
+
+
 class Origin(Frozen, frozen=True):
-    """Where connections of a backend go; the key of a connection pool."""
+    """Where connections of a backend go; the key of a connection pool.
+
+    With a ``service`` they go to its endpoints, and host and port are only its name, for TLS and the Host field.
+    """
 
     scheme: Literal["http", "https"]
     host: str
     port: int
+    service: Service | None = None
 
 
 class EchoOptions(Frozen, frozen=True):

@@ -6,10 +6,12 @@ Invariant: nothing below reaches for an object that it was not given, and what `
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from gateway import __version__
 from gateway.app.admin import Administration
+from gateway.app.discovery import discover, new_discovery
 from gateway.app.readiness import Readiness
 from gateway.app.redis import redis_lane
 from gateway.app.slow_metrics import SlowMetrics
@@ -62,7 +64,8 @@ class Container:
         inherited.log_loss.metrics = self.metrics
         self.access_log = AccessLog(inherited.writer, environment=settings.environment)
         limits = upstream_limits(settings)
-        self.upstream = UpstreamClient(limits)
+        self.discovery = new_discovery(settings)
+        self.upstream = UpstreamClient(limits, self.discovery)
         caller = Caller(self.upstream, limits, self.metrics)
         self.lane = redis_lane(settings, inherited.redis_url, self.metrics)
         scripts = None if self.lane is None else load_scripts()
@@ -81,7 +84,7 @@ class Container:
         self.readiness = Readiness(
             lambda: self.registry.snapshot.generation > 0,
             lambda: self.admin.keys_known,
-            lambda: self.registry.waiting_for,
+            lambda: [*self.registry.waiting_for, *(self.discovery.waiting_for if self.discovery is not None else ())],
         )
         self._tasks = BackgroundTasks()
 
@@ -92,6 +95,9 @@ class Container:
             self._tasks.keep_running("shared limits", self.limiter.shared.run)
         self.registry.serves(self.metrics)
         self._tasks.keep_running("registry watch", self.registry.run)
+        if self.discovery is not None:
+            work = partial(discover, self.discovery, self.settings, self.registry, self.metrics)
+            self._tasks.keep_running("endpoint discovery", work)
         await self.admin.start(self._tasks)
         if self.admin.lane is not None:
             self._tasks.keep_running("usage watch", self._usage_watch(self.admin.lane).run)

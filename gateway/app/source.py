@@ -162,6 +162,18 @@ def setting_warnings(settings: Settings, snapshot: Snapshot) -> Iterator[str]:
             f"calls to backends {', '.join(longer)} may take longer than a drain, which cuts them after"
             f" {format_duration(settings.drain_s)}: lower timeouts.total or queue.wait, or raise LLM_GATEWAY_DRAIN_S"
         )
+    outside = sorted(
+        f"{name} ({each.origin.service.namespace})"
+        for name, each in snapshot.backends.items()
+        if each.origin is not None
+        and each.origin.service is not None
+        and each.origin.service.namespace not in settings.discovery_namespaces
+    )
+    if outside:
+        yield (
+            f"backends {', '.join(outside)} have no endpoint: the namespaces of their services are not among"
+            " LLM_GATEWAY_DISCOVERY_NAMESPACES"
+        )
 
 
 def _longest_s(backend: Backend) -> float:

@@ -33,6 +33,7 @@ from gateway.registry.base import (
     PositiveDuration,
     text_type,
 )
+from gateway.registry.service import ServiceReference
 
 
 def _not_supported(value: object) -> object:
@@ -171,6 +172,11 @@ class BackendSpec(Node):
         description="openai: any server of OpenAI's dialect; echo: answers in process with the last user message."
     )
     url: Url | None = Field(default=None, description="Base URL, such as http://vllm.models.svc:8000/v1. Not for echo.")
+    service: ServiceReference | None = Field(
+        default=None,
+        description="Instead of url, in the cluster only: a Service whose ready pods are called directly, each call at"
+        " the one with the fewest under way.",
+    )
     model: FreeText | None = Field(default=None, description="The name sent upstream. Default: the scenario's name.")
     auth: Auth | None = Field(default=None, description="The credential sent to the backend. Default: none.")
     headers: Annotated[dict[HeaderName, HeaderValue], Field(max_length=64)] = Field(
@@ -229,12 +235,14 @@ class BackendSpec(Node):
 
     def _provider_errors(self) -> Iterator[tuple[str, str]]:
         if self.provider == "echo":
-            for field in ("url", "auth", "headers"):
+            for field in ("url", "service", "auth", "headers"):
                 if getattr(self, field):
                     yield field, "is not for provider echo, which answers in process"
             return
-        if self.url is None:
-            yield "url", f"is required with provider {self.provider}"
+        if self.url is None and self.service is None:
+            yield "", f"must have url, or in the cluster service, with provider {self.provider}"
+        if self.url is not None and self.service is not None:
+            yield "service", "is instead of url; one of the two"
         if self.echo is not None:
             yield "echo", "is for provider echo only"
 

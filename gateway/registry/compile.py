@@ -28,7 +28,14 @@ _ALWAYS_ALLOWED = frozenset({"model", "messages", "stream", "stream_options", *m
 
 
 class SecretSource(Protocol):
-    """Where the secrets that documents name are read; raises any exception, whose text must not hold the secret."""
+    """Where the secrets that documents name are read; raises any exception, whose text must not hold the secret.
+
+    ``in_cluster``: the documents are custom resources, which may name Services of the cluster.
+    """
+
+    @property
+    def in_cluster(self) -> bool:
+        """Whether it is one of the cluster."""
 
     def env(self, name: str) -> bytes:
         """Return the value of an environment variable."""
@@ -51,12 +58,12 @@ class AnySecret:
     """
 
     def __init__(self, *, cluster: bool = False) -> None:
-        self._cluster = cluster
+        self.in_cluster = cluster
         self.asked = 0
 
     def env(self, name: str) -> bytes:  # noqa: ARG002  # the names are checked with the documents
         """Something in a folder, whatever the name."""
-        return self._something(NOT_IN_THE_CLUSTER if self._cluster else "")
+        return self._something(NOT_IN_THE_CLUSTER if self.in_cluster else "")
 
     def file(self, name: str) -> bytes:
         """Something in a folder, whatever the name."""
@@ -64,7 +71,7 @@ class AnySecret:
 
     def ref(self, name: str, key: str) -> bytes:  # noqa: ARG002  # the names are checked with the documents
         """Something in the cluster, whatever the name."""
-        return self._something("" if self._cluster else NOT_IN_A_FOLDER)
+        return self._something("" if self.in_cluster else NOT_IN_A_FOLDER)
 
     def _something(self, refusal: str) -> bytes:
         if refusal:
@@ -96,11 +103,14 @@ def compile_backend(document: BackendDocument, secrets: SecretSource) -> model.B
     """Compile a backend; its credential becomes one of its headers."""
     spec = document.spec
     price = spec.price
+    if spec.service is not None and not secrets.in_cluster:
+        raise FieldErrors(("spec.service", "is for a registry in the cluster only; in a folder use url"))
+    where = spec.url or spec.service
     return model.Backend(
         name=document.metadata.name,
         provider=spec.provider,
-        origin=spec.url.origin if spec.url else None,
-        path=spec.url.path if spec.url else "",
+        origin=where.origin if where else None,
+        path=where.path if where else "",
         model=spec.model,
         headers=_headers(spec, secrets),
         timeouts=_timeouts(spec.timeouts),

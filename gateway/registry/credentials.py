@@ -31,6 +31,8 @@ def prune_secret(resource: Resource) -> dict[str, object]:
 class ClusterSecrets:
     """A source of secrets for ``compile``; immutable. It reads no environment and no file."""
 
+    in_cluster = True
+
     def __init__(self, secrets: Mapping[tuple[str, str], Resource] = MappingProxyType({})) -> None:
         self._data: dict[str, Data] = {name: secret["data"] for (_, name), secret in secrets.items()}
 

@@ -154,6 +154,10 @@ class _RecordedSecrets:
         self._source = source
         self.digests: dict[str, bytes] = {}
 
+    @property
+    def in_cluster(self) -> bool:
+        return self._source.in_cluster
+
     def env(self, name: str) -> bytes:
         return self._source.env(name)
 

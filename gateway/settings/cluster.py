@@ -5,13 +5,22 @@ Declarations and their own checks; ``schema`` adds the rest.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Final
 
-from gateway.settings.fields import Duration
+from pydantic import field_validator
+
+from gateway.settings.fields import Duration, TextList
 from gateway.settings.fields import count as _count
 from gateway.settings.fields import seconds as _seconds
 from gateway.settings.fields import value as _value
 from gateway.settings.service import ServiceSettings
+
+DISCOVERY_NAMESPACES_MAX: Final = 64
+"""Namespaces whose endpoints are watched: each is a connection and a thread of every worker."""
+
+_NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 class ClusterSettings(ServiceSettings):
@@ -49,3 +58,18 @@ class ClusterSettings(ServiceSettings):
     kubernetes_max_objects: int = _count(
         20000, 1, 1000000, "objects", "Most objects of one kind that are watched; with more, what was known is kept."
     )
+
+    # Endpoint discovery
+    discovery_namespaces: TextList = _value(
+        (),
+        "at most 64 names of namespaces, separated by commas",
+        "Namespaces of the Services whose pods Backends call directly (`spec.service`); has an effect with the registry"
+        " source kubernetes only.",
+    )
+
+    @field_validator("discovery_namespaces")
+    @classmethod
+    def _are_namespaces(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(value) > DISCOVERY_NAMESPACES_MAX or not all(_NAMESPACE.fullmatch(name) for name in value):
+            raise ValueError("not names of namespaces")
+        return tuple(dict.fromkeys(value))

@@ -30,6 +30,8 @@ class SecretReader:
     ``.env``. Files are read on every call, so that a rotated secret is seen.
     """
 
+    in_cluster = False
+
     def __init__(self, settings: Settings) -> None:
         self._folder = settings.secrets_dir
         self._variables = {

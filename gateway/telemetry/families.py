@@ -261,6 +261,13 @@ BACKEND_HEALTHY = Spec(
     labels=("backend",),
     merge="min",
 )
+BACKEND_ENDPOINTS = Spec(
+    kind="gauge",
+    name="llm_gateway_backend_endpoints",
+    help="Ready pods of a backend that is a Service of the cluster, as the gateway knows them.",
+    labels=("backend",),
+    merge="max",
+)
 KEY_EXPIRY = Spec(
     kind="gauge",
     name="llm_gateway_key_expiry_timestamp_seconds",
@@ -299,7 +306,7 @@ ACCUMULATED = (
     COST, ATTEMPTS, BACKEND_INFLIGHT, BACKEND_QUEUED, QUEUE_WAIT, STREAM_ENDS, SCENARIO_FIRST_TOKEN,
     CONNECTION_REFUSALS, RELOAD_FAILURES, LOG_LINES_DROPPED, LIMIT_REJECTIONS, SHADOW_REJECTIONS, LIMIT_UTILIZATION,
     DEGRADED, LEASES_LOST, USAGE_EXPORT_LAG, USAGE_LOST, REDIS_SECONDS, REDIS_FAILURES, REDIS_UNAVAILABLE,
-    REDIS_NOTICES, REDIS_EVICTING, BACKEND_HEALTHY, KEY_EXPIRY, JWKS_FETCHES, REGISTRY_SEEN, REGISTRY_SCHEMA,
-    WORKERS,
+    REDIS_NOTICES, REDIS_EVICTING, BACKEND_HEALTHY, BACKEND_ENDPOINTS, KEY_EXPIRY, JWKS_FETCHES, REGISTRY_SEEN,
+    REGISTRY_SCHEMA, WORKERS,
 )  # fmt: skip
 """Every metric that accumulates in memory; those of the registry and of the build are stated at each scrape."""

@@ -161,6 +161,10 @@ class Metrics:
         """Where to say how long requests waited for a backend, in seconds."""
         return self.histograms[families.QUEUE_WAIT].child(backend)
 
+    def backend_endpoints(self, backend: str, ready: int) -> None:
+        """So many endpoints of a backend's Service are ready."""
+        self.numbers[families.BACKEND_ENDPOINTS].child(backend).value = ready
+
     # Rare events
 
     def connection_refused(self, code: str) -> None:

@@ -99,23 +99,24 @@ class Caller:
         queue = state.queue
         assert queue is not None, "the state has the queue of any version of its backend"
         ticket = queue.ticket(record.tenant)
-        while True:
-            since = monotonic()
-            try:
-                await queue.enter(ticket)
-            except asyncio.CancelledError:
-                record.left_queue = True
-                raise
-            finally:
-                record.queue_wait_s += monotonic() - since
-            try:
-                return await self._attempt(state, backend, request, record, cleanup)
-            except AttemptFailed as failure:
-                if not failure.not_ready:
+        try:
+            while True:
+                try:
+                    await queue.enter(ticket)
+                except asyncio.CancelledError:
+                    record.left_queue = True
                     raise
-                ticket.reason = failure.detail
-            finally:
-                queue.tried(ticket)
+                try:
+                    return await self._attempt(state, backend, request, record, cleanup)
+                except AttemptFailed as failure:
+                    if not failure.not_ready:
+                        raise
+                    ticket.reason = failure.detail
+                finally:
+                    queue.tried(ticket)
+        finally:
+            record.queue_wait_s = ticket.waited_s
+            queue.close(ticket)
 
     async def _attempt(
         self, state: BackendState, backend: Backend, request: ChatRequest, record: RequestRecord, cleanup: Cleanup

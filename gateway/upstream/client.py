@@ -15,6 +15,7 @@ from pathlib import Path
 from gateway.clock import monotonic
 from gateway.errors import AttemptFailed, SettingsInvalid
 from gateway.model import Origin, Timeouts
+from gateway.upstream.balancing import Endpoints, ServicePool
 from gateway.upstream.connection import Connection
 from gateway.upstream.decoding import Decoder
 from gateway.upstream.limits import UpstreamLimits
@@ -36,7 +37,7 @@ class Exchange(Takeable):
 
     __slots__ = ("_connection", "_decoder", "_pool", "_steps", "delimited", "headers", "status")
 
-    def __init__(self, pool: Pool, connection: Connection) -> None:
+    def __init__(self, pool: Pool | ServicePool, connection: Connection) -> None:
         self._pool = pool
         self._connection: Connection | None = connection
         self.status = connection.status
@@ -96,12 +97,15 @@ class Exchange(Takeable):
 class UpstreamClient:
     """All connections to backends of this process. Made inside a running event loop; ``close()`` ends it.
 
+    ``endpoints`` knows those of Services; without it no origin may name one.
+
     Raises SettingsInvalid where the CA file cannot be used.
     """
 
-    def __init__(self, limits: UpstreamLimits) -> None:
+    def __init__(self, limits: UpstreamLimits, endpoints: Endpoints | None = None) -> None:
         self._limits = limits
-        self._pools: dict[Origin, Pool] = {}
+        self._endpoints = endpoints
+        self._pools: dict[Origin, Pool | ServicePool] = {}
         self._used_at: dict[Origin, float] = {}
         self._tls = tls_context(limits.ca_file) if limits.ca_file is not None else None
         self._sweep_timer: asyncio.TimerHandle | None = None
@@ -126,7 +130,7 @@ class UpstreamClient:
         while True:  # twice at most; in one piece, since every call pays for each further coroutine
             try:
                 answered = connection.start(parts, timeouts, since)
-                pool.watch(timeouts, since)
+                pool.watch(connection, timeouts, since)
                 if sent is not None:
                     sent()
                 await answered
@@ -141,13 +145,19 @@ class UpstreamClient:
             left_s = min(timeouts.first_byte_s, timeouts.total_s) - (monotonic() - since)
             connection = await pool.connect(min(timeouts.connect_s, left_s))
 
-    def _add_pool(self, origin: Origin) -> Pool:
+    def _add_pool(self, origin: Origin) -> Pool | ServicePool:
         if self._sweep_timer is None:
             self._sweep_timer = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)
         if origin.scheme == "https" and self._tls is None:
             self._tls = tls_context(None)
         tls = self._tls if origin.scheme == "https" else None
-        pool = self._pools[origin] = Pool(origin, self._limits, tls)
+        pool: Pool | ServicePool
+        if origin.service is None:
+            pool = Pool(origin, self._limits, tls)
+        else:
+            assert self._endpoints is not None, "whoever accepts a service discovers its endpoints"
+            pool = ServicePool(origin, self._endpoints, self._limits, tls)
+        self._pools[origin] = pool
         return pool
 
     def _sweep(self) -> None:
@@ -161,9 +171,9 @@ class UpstreamClient:
         finally:
             self._sweep_timer = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)
 
-    def _sweep_pool(self, origin: Origin, pool: Pool, now: float) -> None:
+    def _sweep_pool(self, origin: Origin, pool: Pool | ServicePool, now: float) -> None:
         pool.sweep(now)
-        if pool.busy or pool.idle_count or pool.connecting:
+        if pool.is_used:
             self._used_at[origin] = now
         elif now - self._used_at.setdefault(origin, now) > _PRUNE_S:
             self._pools.pop(origin).close()
@@ -172,7 +182,7 @@ class UpstreamClient:
     @property
     def open_connections(self) -> int:
         """Connections to backends, busy and idle."""
-        return sum(len(pool.busy) + pool.idle_count for pool in self._pools.values())
+        return sum(pool.open_connections for pool in self._pools.values())
 
     def close(self) -> None:
         """Close every connection at once."""

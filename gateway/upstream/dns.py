@@ -83,6 +83,23 @@ class Resolver:
             self._resolved_at = float("-inf")
 
 
+class FixedAddresses:
+    """Addresses that are known, in the order in which to try them; used as a ``Resolver`` is."""
+
+    def __init__(self, addresses: tuple[str, ...]) -> None:
+        self._addresses = addresses
+
+    async def addresses(self) -> tuple[str, ...]:
+        """The addresses."""
+        return self._addresses
+
+    def refresh(self) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
 def _is_literal(host: str) -> bool:
     try:
         ipaddress.ip_address(host.strip("[]"))

@@ -15,7 +15,7 @@ from gateway.clock import monotonic
 from gateway.errors import AttemptFailed, Outcome
 from gateway.model import Origin, Timeouts
 from gateway.upstream.connection import Connection
-from gateway.upstream.dns import Resolver
+from gateway.upstream.dns import FixedAddresses, Resolver
 from gateway.upstream.limits import UpstreamLimits
 
 _MAX_ADDRESSES_TRIED = 4
@@ -25,9 +25,18 @@ _NEVER = float("inf")
 
 
 class Pool:
-    """Connections to one origin: taken for an exchange, given back after it."""
+    """Connections to one origin: taken for an exchange, given back after it.
 
-    def __init__(self, origin: Origin, limits: UpstreamLimits, tls: ssl.SSLContext | None) -> None:
+    With ``addresses`` they go there, whatever the origin's host is.
+    """
+
+    def __init__(
+        self,
+        origin: Origin,
+        limits: UpstreamLimits,
+        tls: ssl.SSLContext | None,
+        addresses: tuple[str, ...] | None = None,
+    ) -> None:
         self._origin = origin
         self._limits = limits
         self._tls = tls
@@ -35,14 +44,23 @@ class Pool:
         self.connecting = 0
         self._closed = False
         self._current: frozenset[str] | None = None
-        self._resolver = Resolver(origin.host, origin.port, limits.dns_ttl_s, self._addresses_changed)
+        self._resolver: Resolver | FixedAddresses
+        if addresses is None:
+            self._resolver = Resolver(origin.host, origin.port, limits.dns_ttl_s, self._addresses_changed)
+        else:
+            self._resolver = FixedAddresses(addresses)
         self.busy: set[Connection] = set()
         self._look_at = _NEVER
 
     @property
-    def idle_count(self) -> int:
-        """Connections that wait for work."""
-        return len(self._idle)
+    def open_connections(self) -> int:
+        """Busy and idle ones."""
+        return len(self.busy) + len(self._idle)
+
+    @property
+    def is_used(self) -> bool:
+        """Whether there is any connection, or soon will be."""
+        return bool(self.busy or self._idle or self.connecting)
 
     def take_idle(self, now: float) -> Connection | None:
         """The connection used last, busy from ``now`` on; None if there is none."""
@@ -138,7 +156,15 @@ class Pool:
             self._idle.remove(connection)
             connection.abort()
 
-    def watch(self, timeouts: Timeouts, since: float) -> None:
+    def retire(self) -> None:
+        """No connection serves another exchange: idle ones are closed, busy ones when theirs ends."""
+        self._addresses_changed(frozenset())
+
+    def revive(self) -> None:
+        """Connections are kept again."""
+        self._current = None
+
+    def watch(self, _connection: Connection, timeouts: Timeouts, since: float) -> None:
         """An exchange was started ``since``: its deadlines may be nearer than those known so far."""
         self._look_at = min(self._look_at, since + timeouts.soonest_s)
 

@@ -39,7 +39,7 @@ class Places(Protocol):
 class Ticket:
     """One request's stay in the queue, from its first wait on; it may wait several times."""
 
-    __slots__ = ("deadline", "future", "number", "reason", "tenant", "was_trying")
+    __slots__ = ("deadline", "future", "number", "reason", "tenant", "waited_s", "was_trying")
 
     def __init__(self, tenant: str, number: int) -> None:
         self.tenant = tenant
@@ -47,6 +47,7 @@ class Ticket:
         self.deadline: float | None = None  # clock.monotonic, once it has begun to wait
         self.future: asyncio.Future[None] | None = None  # while it waits
         self.reason = "at its bound of calls in flight"  # why it waits, for operators
+        self.waited_s = 0.0  # in all
         self.was_trying = False
 
 
@@ -100,17 +101,22 @@ class BackendQueue:
         finally:
             timer.cancel()
             self._gauge.value -= 1
-            self._waits.observe(monotonic() - since)
+            ticket.waited_s += monotonic() - since
+
+    def close(self, ticket: Ticket) -> None:
+        """The request waits no more, however that ended."""
+        if ticket.deadline is not None:
+            self._waits.observe(ticket.waited_s)
 
     def _line_up(self, ticket: Ticket, now: float) -> None:
         """Raises AttemptFailed where its time is over or there is no room in the queue."""
         comes_back, ticket.was_trying = ticket.was_trying, False  # its room was kept
-        if ticket.deadline is None:
-            ticket.deadline = now + self._wait_s
-        elif now >= ticket.deadline:
+        if ticket.deadline is not None and now >= ticket.deadline:
             raise self._in_vain(ticket)
         if not comes_back and len(self._line) + (self._trying is not None) >= self._max:
             raise AttemptFailed("busy", f"{self._max} requests wait already: {ticket.reason}")
+        if ticket.deadline is None:
+            ticket.deadline = now + self._wait_s
         ticket.future = asyncio.get_running_loop().create_future()
         put = self._line.put_back if comes_back else self._line.put
         put(ticket.tenant, ticket.number, ticket)
@@ -164,12 +170,6 @@ class BackendQueue:
             ticket.was_trying = True
             self._trying = None
             self._forget_silence()
-            self.release()
-
-    def hurry(self) -> None:
-        """Something may have changed: the next one tries now."""
-        if not self._is_ready:
-            self._try_at = 0.0
             self.release()
 
     def _forget_silence(self) -> None:

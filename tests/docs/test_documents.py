@@ -24,7 +24,7 @@ from gateway.settings.sources import environment_name
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted(
     path
-    for pattern in ("*.md", "docs/**/*.md", "bench/*.md", "charts/*/*.md", "k8s/**/*.md")
+    for pattern in ("*.md", "docs/**/*.md", "bench/*.md", "k8s/**/*.md", "charts/*/*.md", "k8s/**/*.md")
     for path in ROOT.glob(pattern)
     if path.name != "RESULTS.md"
 )

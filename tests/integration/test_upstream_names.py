@@ -10,6 +10,8 @@ import pytest
 
 from gateway.model import Origin
 from gateway.upstream import UpstreamClient, UpstreamLimits
+from gateway.upstream.dns import Resolver
+from gateway.upstream.pool import Pool
 from tests.support.calls import (
     QUICK,
     Run,
@@ -119,12 +121,15 @@ def test_a_name_whose_answers_rotate_keeps_its_connections(
                 await absent(names, client, origin, times=1)
             assert upstream.connections_total == 1
             (pool,) = client._pools.values()
+            assert isinstance(pool, Pool)
+            resolver = pool._resolver
+            assert isinstance(resolver, Resolver)
             names.addresses = ["127.0.0.2"]
             await absent(names, client, origin, times=2)
-            assert pool._resolver._present == {"127.0.0.1", "127.0.0.2", "127.0.0.3"}
+            assert resolver._present == {"127.0.0.1", "127.0.0.2", "127.0.0.3"}
             await asyncio.sleep(0.11)
             await fetch(client, origin)
-            await until(lambda: pool._resolver._present == {"127.0.0.2"}, what="what has left is not remembered")
+            await until(lambda: resolver._present == {"127.0.0.2"}, what="what has left is not remembered")
 
     asyncio.run(main())
 

@@ -49,15 +49,22 @@ class ScriptedUpstream:
 
     ``behaviour`` answers every request that no queued behaviour takes. With ``tls`` it has a certificate for
     ``localhost`` and 127.0.0.1 from a certificate authority of its own (``ca_pem``). ``send_buffer`` bounds the
-    kernel's send buffer of each connection in bytes, so that back-pressure is felt early.
+    kernel's send buffer of each connection in bytes, so that back-pressure is felt early. ``address`` is where it
+    listens, at a free port unless it says which.
     """
 
     def __init__(
-        self, behaviour: Behaviour | None = None, *, tls: bool = False, send_buffer: int | None = None
+        self,
+        behaviour: Behaviour | None = None,
+        *,
+        tls: bool = False,
+        send_buffer: int | None = None,
+        address: tuple[str, int] = ("127.0.0.1", 0),
     ) -> None:
         self._default: Behaviour = behaviour if behaviour is not None else Chat()
         self.behaviour = self._default
         self.send_buffer = send_buffer
+        self._address, self._wanted_port = address
         self.requests: list[Received] = []
         self.disconnects: list[Disconnect] = []
         self.protocol_errors: list[str] = []
@@ -74,7 +81,7 @@ class ScriptedUpstream:
     # -- life ----------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        self._listen(0)
+        self._listen(self._wanted_port)
         self._loop = asyncio.new_event_loop()
         self._thread.start()
         self._call(self._start_server)
@@ -98,7 +105,7 @@ class ScriptedUpstream:
     @property
     def host(self) -> str:
         """The name to connect to: one that the certificate has."""
-        return "localhost" if self._authority else "127.0.0.1"
+        return "localhost" if self._authority else self._address
 
     @property
     def ca_pem(self) -> bytes:
@@ -256,7 +263,7 @@ class ScriptedUpstream:
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if self.send_buffer is not None:
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.send_buffer)
-        self._listener.bind(("127.0.0.1", port))
+        self._listener.bind((self._address, port))
         self.port: int = self._listener.getsockname()[1]
         self._listener.setblocking(False)
 

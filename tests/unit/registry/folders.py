@@ -21,6 +21,7 @@ class Secrets:
     def __init__(self) -> None:
         self.variables: dict[str, bytes] = {}
         self.files: dict[str, bytes] = {}
+        self.in_cluster = False
 
     def env(self, name: str) -> bytes:
         if name not in self.variables:
@@ -90,6 +91,12 @@ def document(kind: str, name: str, spec: dict[str, Any]) -> Document:
 def backend(name: str = "qwen", **spec: Any) -> Document:
     """Return a backend that needs no secret."""
     return document("Backend", name, {"provider": "openai", "url": "http://vllm:8000/v1", "model": "qwen-7b", **spec})
+
+
+def service_backend(backend_name: str = "qwen", **service: Any) -> Document:
+    """Return a backend of this Service instead of a URL."""
+    reference = {"name": "vllm", "namespace": "models", "port": 8000, **service}
+    return document("Backend", backend_name, {"provider": "openai", "service": reference})
 
 
 def echo(name: str = "echo", **spec: Any) -> Document:

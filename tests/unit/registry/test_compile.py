@@ -7,8 +7,19 @@ from datetime import UTC, datetime
 
 import pytest
 
-from gateway.model import EchoOptions, Limit, Oidc, Origin, Price, Queue, Timeouts
-from tests.unit.registry.folders import DIGEST, Folder, api_key, backend, echo, prompt, scenario, tenant, with_field
+from gateway.model import EchoOptions, Limit, Oidc, Origin, Price, Queue, Service, Timeouts
+from tests.unit.registry.folders import (
+    DIGEST,
+    Folder,
+    api_key,
+    backend,
+    echo,
+    prompt,
+    scenario,
+    service_backend,
+    tenant,
+    with_field,
+)
 
 
 def test_a_backend_with_everything(folder: Folder) -> None:
@@ -54,6 +65,22 @@ def test_a_backend_with_nothing(folder: Folder) -> None:
     assert value.price is not None
     assert value.price.cached_input_nano_usd == 10**9
     assert not value.disabled
+
+
+def test_a_backend_that_is_a_service(folder: Folder) -> None:
+    """In the cluster only; calls go to its endpoints under its name there, by default below /v1."""
+    folder.secrets.in_cluster = True
+    folder.write("b.yaml", service_backend(), service_backend("safe", port="https", scheme="https", path=""))
+    plain, safe = (folder.good().backends[name] for name in ("qwen", "safe"))
+    assert plain.origin == Origin(
+        scheme="http",
+        host="vllm.models.svc",
+        port=8000,
+        service=Service(namespace="models", name="vllm", port=8000),
+    )
+    assert safe.origin is not None
+    assert (plain.path, safe.path, safe.origin.scheme, safe.origin.port) == ("/v1", "", "https", 443)
+    assert safe.origin.service == Service(namespace="models", name="vllm", port="https")
 
 
 def test_an_echo_backend(folder: Folder) -> None:

@@ -103,6 +103,8 @@ async def test_who_finds_room_never_waits() -> None:
     await arena.arrive("a1")
     await arena.arrive("b1")
     assert (arena.order, arena.waiting, arena.state.in_flight) == (["a1", "b1"], 0, 2)
+    for ticket in arena.tickets.values():
+        arena.queue.close(ticket)
     assert sum(arena.metrics.backend_queue_wait("a").counts) == 0
 
 
@@ -117,7 +119,6 @@ async def test_places_go_from_tenant_to_tenant() -> None:
         await arena.end(name)
     assert arena.order == ["a1", "a2", "b1", "c1", "a3", "b2"]
     assert (arena.waiting, arena.state.in_flight) == (0, 1)
-    assert sum(arena.metrics.histograms[QUEUE_WAIT].child("a").counts) == 5
 
 
 @plays
@@ -227,9 +228,6 @@ async def test_who_tries_may_leave() -> None:
     await arena.goes(3)
     await settle()
     assert (arena.order, arena.waiting, arena.state.in_flight) == (["a1", "a1", "b1"], 1, 1)
-    arena.queue.hurry()
-    await settle()
-    assert arena.waiting == 1, "one at a time"
 
 
 @plays
@@ -260,6 +258,9 @@ async def test_the_time_counts_from_the_first_wait() -> None:
     error = arena.tasks["a1"].exception()
     assert isinstance(error, AttemptFailed)
     assert (error.outcome, "nobody listens" in error.detail) == ("busy", True)
+    arena.queue.close(arena.tickets["a1"])
+    waits = arena.metrics.histograms[QUEUE_WAIT].child("a")
+    assert (sum(waits.counts), waits.sum > PROBE_S) == (1, True), "one wait, however often it was broken"
     assert (arena.waiting, arena.state.in_flight) == (0, 0)
 
 
