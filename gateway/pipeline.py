@@ -57,7 +57,7 @@ class Incoming(Protocol):
 class Reply:
     """What to send: a whole ``body``, or a ``stream`` to be read to its end. ``close`` it when done."""
 
-    __slots__ = ("_cleanup", "backend", "body", "content_type", "headers", "scenario", "status", "stream")
+    __slots__ = ("_cleanup", "backend", "body", "content_type", "headers", "lines", "scenario", "status", "stream")
 
     def __init__(self, answer: Answer, scenario: Scenario, stream: MeteredStream | None, cleanup: Cleanup) -> None:
         self.status = answer.status
@@ -67,6 +67,7 @@ class Reply:
         self.scenario = scenario.name
         self.backend = answer.backend.name
         self.headers: tuple[tuple[bytes, bytes], ...] = ()
+        self.lines = b""  # further headers of a whole answer, as header lines
         self._cleanup = cleanup
 
     def close(self) -> None:
@@ -146,10 +147,10 @@ class Pipeline:
             if answer.stream is None or answer.source is None:
                 _settle(lease, request, answer, record)  # it is all there: nothing is left to wait for
                 reply = Reply(answer, scenario, None, cleanup)
+                reply.lines = lease.header_lines()
             else:
                 cleanup.push(_settle, lease, request, answer, record)
                 reply = Reply(answer, scenario, self._metered(scenario, answer, record, cleanup), cleanup)
-            if limits is not None:
                 reply.headers = lease.headers()
             if answer.verdict:
                 reply.headers += ((b"x-llm-gateway-answer", answer.verdict.encode()),)

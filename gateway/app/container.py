@@ -194,6 +194,7 @@ def limit_options(settings: Settings) -> LimitOptions:
             retention_s=settings.usage_retention_days * 86_400,
             events_max=settings.usage_events_max,
         ),
+        refusal_memory_s=settings.limit_refusal_memory_s,
         queue=QueueBounds(entries_max=settings.limit_queue_entries, age_max_s=settings.limit_queue_s),
         workers=settings.workers,
     )

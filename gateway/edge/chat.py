@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from gateway.dialects.openai.request import read_chat_request
 from gateway.edge.body import Receive
 from gateway.edge.call import Call, Frontdesk, Scope, Send
-from gateway.edge.wire import header_lines
+from gateway.edge.wire import header_fields, header_lines
 from gateway.errors import MethodNotAllowed
 from gateway.meter import MeteredStream
 from gateway.model import ChatRequest
@@ -42,8 +42,8 @@ class ChatCompletions:
             headers = reply_headers(reply, expose_backend=self._expose_backend)
             if reply.stream is not None:
                 await _send_stream(call, reply, reply.stream, headers)
-            elif not call.respond(reply.status, reply.body or b"", header_lines(headers)):
-                await call.answer(reply.status, reply.body or b"", headers)
+            elif not call.respond(reply.status, reply.body or b"", header_lines(headers) + reply.lines):
+                await call.answer(reply.status, reply.body or b"", headers + header_fields(reply.lines))
         finally:
             reply.close()
 

@@ -30,6 +30,7 @@ from gateway.edge import schemas
 from gateway.edge.body import Written
 from gateway.edge.call import Call, error_headers, note_error
 from gateway.edge.chat import reply_headers
+from gateway.edge.wire import header_fields
 from gateway.errors import (
     GatewayError,
     InternalError,
@@ -124,7 +125,7 @@ class Completions:
 
         call.record.operation = "chat"
         reply = await self._pipeline.chat(call.head.credentials, written, read, call.record)
-        headers = reply_headers(reply, expose_backend=self._expose_backend)
+        headers = reply_headers(reply, expose_backend=self._expose_backend) + header_fields(reply.lines)
         try:
             if reply.status != 200:
                 raise _Refused(Response(reply.body, reply.status, _decoded(headers)))

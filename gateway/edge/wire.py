@@ -152,6 +152,12 @@ def header_lines(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
     return block
 
 
+def header_fields(lines: bytes) -> list[tuple[bytes, bytes]]:
+    """The fields of header lines, as ``header_lines`` makes them."""
+    pairs = (line.partition(b": ") for line in lines.split(b"\r\n") if line)
+    return [(name, value) for name, _, value in pairs]
+
+
 def address_of(value: Any) -> Address:
     """Host and port of a socket address; IPv4 in IPv6 clothes as IPv4, and None for a Unix socket."""
     if not isinstance(value, tuple):

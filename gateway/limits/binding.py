@@ -7,16 +7,17 @@ other. Pure but for the labels of metrics, which are made here so that no call h
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from gateway.limits.windows import is_budget
-from gateway.limits.wire import BoundLimit, LimitSet
+from gateway.limits.wire import BoundLimit, LimitSet, worst_of
 from gateway.model import ApiKey, Limit, Principal, Scenario, Tenant
 from gateway.telemetry.families import LIMIT_UTILIZATION
 from gateway.telemetry.series import Cell
 
 if TYPE_CHECKING:
-    from gateway.limits.wire import AdmitReply
+    from gateway.limits.text import Headers
+    from gateway.limits.wire import AdmitCall, AdmitReply
 
 BINDINGS_MAX: Final = 10_000
 """Kinds of calls that are remembered; beyond it all are found anew."""
@@ -32,8 +33,33 @@ class Gauges(Protocol):
         """The cell of one limit; ``kind`` is ``rate``, ``budget`` or ``concurrency``."""
 
 
+class Standing(NamedTuple):
+    """A refusal that stands ``until`` then; ``retry_at`` is when the limit admits. Both by ``clock.monotonic``."""
+
+    call: AdmitCall
+    reply: AdmitReply
+    headers: Headers
+    retry_at: float
+    until: float
+
+    def covers(self, call: AdmitCall) -> bool:
+        """Whether a call asks for no less than the one that was refused."""
+        refused = self.call
+        return (
+            call.text_bytes >= refused.text_bytes
+            and call.input_upper >= refused.input_upper
+            and call.choices >= refused.choices
+            and worst_of(call) >= worst_of(refused)
+            and call.backend == refused.backend
+            and call.price == refused.price
+        )
+
+
 class Bound:
-    """The limits of one kind of call, and what follows from them; never changed but for what the cells show."""
+    """The limits of one kind of call, and what follows from them.
+
+    Never changed but for what the cells show and for ``standing``, the last refusal while it stands.
+    """
 
     __slots__ = (
         "_shown",
@@ -48,6 +74,7 @@ class Bound:
         "seen_keys",
         "shown",
         "slots",
+        "standing",
         "tenant",
     )
 
@@ -72,6 +99,7 @@ class Bound:
         self.seen_keys = tuple((tenant, each.id) for each in limits)
         self.cells = tuple(gauges.limit_utilization(tenant, each.limit.name, _kind(each.limit)) for each in limits)
         self._shown: AdmitReply | None = None  # in the cells
+        self.standing: Standing | None = None
         self.shown = tuple((unit, places) for unit in _SHOWN_UNITS if (places := _places_of(unit, limits)))
 
     def show(self, reply: AdmitReply) -> None:
@@ -80,7 +108,7 @@ class Bound:
             return
         self._shown = reply
         parts = LIMIT_UTILIZATION.divisor
-        for cell, capacity, left in zip(self.cells, reply.capacities, reply.remaining, strict=True):
+        for cell, capacity, left in zip(self.cells, self.kind.capacities, reply.remaining, strict=True):
             cell.value = parts - max(left, 0) * parts // capacity
 
 

@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from gateway.limits.wire import (
+    COUNT_MAX,
     AdmitCall,
     AdmitReply,
     BoundLimit,
@@ -34,96 +35,107 @@ from gateway.limits.wire import (
 )
 from gateway.model import Usage
 from gateway.redis import names
+from gateway.redis.script import ScriptCall
 
 _DAY_S: Final = 86_400
 
 
 def encode_admit(call: AdmitCall, options: ScriptOptions) -> Invocation:
     """For ``admit.lua``. Raises ValueError for a limit of cost without a price."""
-    if call.price is None and any(bound.limit.unit == "cost" for bound in call.limits):
-        raise ValueError(f"a limit of cost needs a price: {call.tenant}, backend {call.backend}")
-    price = call.price
-    worst = call.worst_output if call.output_cap is None else min(call.worst_output, call.output_cap)
-    arguments = (
-        call.lease_id,
-        call.kind.specs,
-        str(options.open_ms),
-        options.slot_ms,
-        call.scenario,
-        call.backend,
-        count(call.text_bytes),
-        count(call.input_upper),
-        -1 if call.output_cap is None else count(call.output_cap),
-        count(worst),
-        max(call.choices, 1),
-        0 if price is None else count(max(price.input_nano_usd, price.cached_input_nano_usd)),
-        0 if price is None else count(price.output_nano_usd),
-        options.first_output_tokens,
+    kind = call.kind
+    return Invocation((kind.levels, kind.record(call.lease_id), *kind.slots), (admit_arguments(call, options),))
+
+
+def pack_admit(call: AdmitCall, options: ScriptOptions) -> ScriptCall:
+    """What ``encode_admit`` gives, packed at once: what is the same for each call of a kind is ready-made."""
+    kind = call.kind
+    record, arguments = kind.record(call.lease_id), admit_arguments(call, options)
+    sizes = f"${len(record)}\r\n", f"${len(arguments)}\r\n"
+    head, tail = kind.admit_ends
+    packed = b"".join((head, sizes[0].encode(), record, tail, sizes[1].encode(), arguments, b"\r\n"))
+    return ScriptCall(4 + len(kind.slots), packed, kind.levels)
+
+
+def admit_arguments(call: AdmitCall, options: ScriptOptions) -> bytes:
+    """The argument of ``admit.lua``. Raises ValueError for a limit of cost without a price."""
+    price, kind, cap, worst = call.price, call.kind, call.output_cap, call.worst_output
+    if price is not None:
+        input_price, output_price = max(price.input_nano_usd, price.cached_input_nano_usd), price.output_nano_usd
+    elif kind.needs_price:
+        raise ValueError(f"a limit of cost needs a price: {kind.tenant}, backend {call.backend}")
+    else:
+        input_price = output_price = 0
+    return _pack(
+        (
+            call.lease_id,
+            kind.admission(options, call.scenario),
+            call.backend,
+            call.text_bytes,
+            call.input_upper,
+            -1 if cap is None else count(cap),
+            worst if cap is None or worst < cap else cap,
+            call.choices if call.choices > 1 else 1,
+            count(input_price),
+            count(output_price),
+        )
     )
-    return _invocation(call.kind, call.lease_id, (), arguments)
 
 
 def decode_admit(call: AdmitCall, raw: bytes) -> AdmitReply:
     """The reply of ``admit.lua``. Raises msgspec.DecodeError where it is none."""
-    reply = _ADMITTED.decode(raw)
-    if not len(reply.remaining) == len(reply.reset_ms) == len(reply.used) == len(reply.windows) == len(call.limits):
+    reply: AdmitReply = _ADMITTED.decode(raw)
+    reply.kind = kind = call.kind
+    if not len(reply.remaining) == len(reply.reset_ms) == len(reply.used) == len(reply.windows) == len(kind.limits):
         raise msgspec.DecodeError("levels of other limits than those of the call")
-    return AdmitReply(
-        admitted=reply.status == 1,
-        epoch=reply.epoch.encode(),
-        now_ms=reply.now_ms,
-        refused=call.limits[reply.refused - 1] if reply.refused else None,
-        retry_after_ms=reply.retry_after_ms,
-        output_limit=reply.output_limit if reply.output_limit >= 0 else None,
-        shadowed=tuple([call.limits[place - 1].id for place in reply.shadowed]) if reply.shadowed else (),
-        capacities=call.kind.capacities,
-        remaining=reply.remaining,
-        reset_ms=reply.reset_ms,
-        used=reply.used,
-        windows=reply.windows,
-        input_estimate=reply.input_estimate,
-        output_estimate=reply.output_estimate,
-        expired=reply.expired,
-    )
+    return reply
 
 
-def encode_settle(call: SettleCall, options: ScriptOptions) -> Invocation:
-    """For ``settle.lua``; running it again changes nothing."""
-    usage = call.usage or _NOTHING
-    arguments = (
-        call.lease_id,
-        call.kind.specs,
-        str(options.ended_ms),
-        call.admitted_ms,
-        str(count(usage.input_tokens)),
-        str(count(usage.cached_input_tokens)),
-        str(count(usage.output_tokens)),
-        str(count(call.cost_nano)),
-        str(int(usage.estimated)),
-        int(call.keep),
-        call.key,
-        call.scenario,
-        call.backend,
-        str(call.status),
-        count(call.text_bytes) if call.usage is not None and not usage.estimated else 0,
-        max(call.choices, 1),
-        str(options.retention_s + _DAY_S),
-        str(options.events_max),
-    )
-    kind = call.kind
-    return _invocation(kind, call.lease_id, (kind.usage(call.ended_at), kind.events), arguments)
+def encode_settle(calls: Sequence[SettleCall], options: ScriptOptions) -> Invocation:
+    """For ``settle.lua``, for calls of one kind that ended on one day, at least one; a repetition changes nothing."""
+    kind = calls[0].kind
+    records = [kind.record(call.lease_id) for call in calls]
+    keys = (kind.levels, kind.usage(calls[0].ended_at), kind.events, *kind.slots, *records)
+    return Invocation(keys, (settle_arguments(calls, options),))
+
+
+def settle_arguments(calls: Sequence[SettleCall], options: ScriptOptions) -> bytes:
+    """The argument of ``settle.lua``."""
+    ended: list[tuple[object, ...]] = []
+    for call in calls:
+        usage = call.usage or _NOTHING
+        ended.append(
+            (
+                call.lease_id,
+                call.admitted_ms,
+                usage.input_tokens,
+                usage.cached_input_tokens,
+                usage.output_tokens,
+                call.cost_nano if call.cost_nano < COUNT_MAX else COUNT_MAX,
+                1 if usage.estimated else 0,
+                1 if call.keep else 0,
+                call.key,
+                call.scenario,
+                call.backend,
+                call.status,
+                0 if call.usage is None or usage.estimated else call.text_bytes,
+                call.choices if call.choices > 1 else 1,
+            )
+        )
+    lifetime_s, events_max = str(options.retention_s + _DAY_S), str(options.events_max)
+    return _pack((calls[0].kind.specs, str(options.ended_ms), lifetime_s, events_max, ended))
 
 
 def decode_settle(raw: bytes) -> SettleReply:
     """The reply of ``settle.lua``."""
-    reply = _ENDED.decode(raw)
-    outcomes: tuple[SettleOutcome, ...] = ("settled", "charged", "repeated")
-    return SettleReply(outcome=outcomes[reply.outcome], epoch=reply.epoch.encode())
+    reply = _SETTLED.decode(raw)
+    names_of: tuple[SettleOutcome, ...] = ("settled", "charged", "repeated")
+    return SettleReply(outcomes=tuple([names_of[outcome] for outcome in reply.outcomes]), epoch=reply.epoch)
 
 
 def encode_void(kind: LimitSet, lease_id: str, options: ScriptOptions) -> Invocation:
     """For ``void.lua``: undo an admit that may have been executed, or keep it from being so later."""
-    return _invocation(kind, lease_id, (), (lease_id, kind.specs, str(options.ended_ms)))
+    keys = (kind.levels, kind.record(lease_id), *kind.slots)
+    return Invocation(keys, (_pack((lease_id, kind.specs, str(options.ended_ms))),))
 
 
 def decode_void(raw: bytes) -> VoidOutcome:
@@ -141,14 +153,14 @@ def encode_renew(tenant: str, held: Sequence[Held], options: ScriptOptions) -> I
         leases.append((call.lease_id, [places.setdefault(key, len(places) + 1) for key in slots]))
     records = [names.lease(tenant, lease_id) for lease_id, _ in leases]
     packed = msgspec.msgpack.encode((options.slot_ms, len(places), leases))
-    return Invocation(keys=(names.levels(tenant), *places, *records), args=(packed,))
+    return Invocation((names.levels(tenant), *places, *records), (packed,))
 
 
 def decode_renew(held: Sequence[Held], raw: bytes) -> RenewReply:
     """The reply of ``renew.lua``."""
     reply = _RENEWED.decode(raw)
     ended = tuple([held[place - 1].lease_id for place in reply.ended])
-    return RenewReply(epoch=reply.epoch.encode(), now_ms=reply.now_ms, ended=ended, expired=reply.expired)
+    return RenewReply(epoch=reply.epoch, now_ms=reply.now_ms, ended=ended, expired=reply.expired)
 
 
 def encode_read(tenant: str, limits: tuple[BoundLimit, ...]) -> Invocation:
@@ -177,24 +189,12 @@ def decode_levels(limits: tuple[BoundLimit, ...], raw: bytes) -> LevelsReply:
     reply = _LEVELS.decode(raw)
     capacities = [bound.capacity for bound in limits]
     levels = levels_of(capacities, reply.remaining, reply.reset_ms, reply.used, reply.windows)
-    return LevelsReply(epoch=reply.epoch.encode(), now_ms=reply.now_ms, levels=levels)
+    return LevelsReply(epoch=reply.epoch, now_ms=reply.now_ms, levels=levels)
 
 
-class _Admitted(msgspec.Struct, array_like=True, frozen=True):
-    status: int  # 1 admitted, 0 refused, 2 the lease was known already
+class _Settled(msgspec.Struct, array_like=True, frozen=True):
     epoch: str
-    now_ms: int
-    refused: int
-    retry_after_ms: int
-    output_limit: int
-    input_estimate: int
-    output_estimate: int
-    expired: int
-    shadowed: tuple[int, ...]
-    windows: tuple[int, ...]
-    remaining: tuple[int, ...]
-    reset_ms: tuple[int, ...]
-    used: tuple[int, ...]
+    outcomes: tuple[int, ...]
 
 
 class _Ended(msgspec.Struct, array_like=True, frozen=True):
@@ -219,7 +219,8 @@ class _Levels(msgspec.Struct, array_like=True, frozen=True):
 
 
 _pack: Final = msgspec.msgpack.Encoder().encode
-_ADMITTED: Final = msgspec.msgpack.Decoder(_Admitted)
+_ADMITTED: Final = msgspec.msgpack.Decoder(AdmitReply)
+_SETTLED: Final = msgspec.msgpack.Decoder(_Settled)
 _ENDED: Final = msgspec.msgpack.Decoder(_Ended)
 _RENEWED: Final = msgspec.msgpack.Decoder(_Renewed)
 _LEVELS: Final = msgspec.msgpack.Decoder(_Levels)
@@ -234,11 +235,6 @@ def _slots(tenant: str, limits: Iterable[BoundLimit]) -> list[bytes]:
     return [names.slots(tenant, bound.id) for bound in limits if bound.limit.unit == "concurrency"]
 
 
-def _invocation(kind: LimitSet, lease_id: str, further: tuple[bytes, ...], arguments: tuple[object, ...]) -> Invocation:
-    keys = (kind.levels, kind.lease_prefix + lease_id.encode(), *further, *kind.slots)
-    return Invocation(keys=keys, args=(_pack(arguments),))
-
-
 def _levels_invocation(tenant: str, limits: Iterable[BoundLimit], arguments: tuple[object, ...]) -> Invocation:
     keys = (names.levels(tenant), *_slots(tenant, limits))
-    return Invocation(keys=keys, args=(msgspec.msgpack.encode(arguments),))
+    return Invocation(keys, (msgspec.msgpack.encode(arguments),))

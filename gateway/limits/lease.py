@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.limits.text import DEGRADED, Headers, level_headers
+from gateway.limits.text import DEGRADED, DEGRADED_LINES, Headers, level_headers, level_lines
+from gateway.limits.wire import worst_of
 from gateway.model import Frozen, Usage
 
 if TYPE_CHECKING:
@@ -65,6 +66,10 @@ class Lease:
         """Header fields of the answer: what was left when the call was admitted."""
         return ()
 
+    def header_lines(self) -> bytes:
+        """The same fields as they are sent, each with its line break."""
+        return b""
+
     def bounded(self, estimate: Usage) -> Usage:
         """An estimate of what one answer used, no higher than what it can have used at most."""
         return estimate
@@ -98,13 +103,28 @@ class CountedLease(Lease):
 class AdmittedLease(CountedLease):
     """The lease of a call that its limits admitted; ``reply`` None: without the shared levels, which is degraded."""
 
-    __slots__ = ("bound", "output_limit", "reserved")
+    __slots__ = ("bound", "output_limit", "taken")
 
     def __init__(self, bound: Bound, call: AdmitCall, tell: Callable[[CountedLease, End], None]) -> None:
-        super().__init__(call, bound.key, tell)
+        self.is_settled = False
+        self.settled_usage = None
+        self.call = call
+        self.key = bound.key
+        self.admitted_ms = 0
+        self.reply = None
+        self.hold = None
+        self._tell = tell
         self.bound = bound
         self.output_limit: int | None = None
-        self.reserved: Usage | None = None
+        self.taken: Usage | None = None  # what was reserved without the shared levels
+
+    @property
+    def reserved(self) -> Usage | None:  # type: ignore[override]  # made only for the few who ask
+        """See Lease."""
+        reply = self.reply
+        if reply is None:
+            return self.taken
+        return Usage(input_tokens=reply.input_estimate, output_tokens=reply.output_estimate, estimated=True)
 
     def applied_to(self, request: ChatRequest) -> ChatRequest:
         """The request with the output limit of the lease."""
@@ -119,10 +139,14 @@ class AdmittedLease(CountedLease):
         """See Lease."""
         return DEGRADED if self.reply is None else headers_of(self.bound, self.reply)
 
+    def header_lines(self) -> bytes:
+        """See Lease."""
+        return DEGRADED_LINES if self.reply is None else lines_of(self.bound, self.reply)
+
     def bounded(self, estimate: Usage) -> Usage:
         """See Lease: budgets reserved that much, and a guess alone must not exceed them."""
         call = self.call
-        most = call.worst_output if call.output_cap is None else min(call.output_cap, call.worst_output)
+        most = worst_of(call)
         if self.output_limit is not None:
             most = min(most, self.output_limit)
         return Usage(
@@ -135,9 +159,22 @@ class AdmittedLease(CountedLease):
 def headers_of(bound: Bound, reply: AdmitReply) -> Headers:
     """What is left, from the tightest limit of each unit."""
     fields: Headers = ()
-    remaining = reply.remaining
     for unit, places in bound.shown:
-        place = places[0] if len(places) == 1 else min(places, key=remaining.__getitem__)
-        left = remaining[place]
-        fields += level_headers(unit, reply.capacities[place], left if left > 0 else 0, reply.reset_ms[place])
+        fields += level_headers(unit, *_tightest(bound, reply, places))
     return fields
+
+
+def lines_of(bound: Bound, reply: AdmitReply) -> bytes:
+    """The same as header lines."""
+    lines = ""
+    for unit, places in bound.shown:
+        lines += level_lines(unit, *_tightest(bound, reply, places))
+    return lines.encode()
+
+
+def _tightest(bound: Bound, reply: AdmitReply, places: tuple[int, ...]) -> tuple[int, int, int]:
+    """Limit, remaining and reset in milliseconds of that of these limits of which least is left."""
+    remaining = reply.remaining
+    place = places[0] if len(places) == 1 else min(places, key=remaining.__getitem__)
+    left = remaining[place]
+    return bound.kind.capacities[place], left if left > 0 else 0, reply.reset_ms[place]

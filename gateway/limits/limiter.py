@@ -8,6 +8,8 @@ Invariants:
   on under another lease id, if at all.
 - Whatever Redis does, a call ends in a lease or in a refusal of the contract, within the lane's deadline.
 - Every call that was let in is told of when it ends, to the ledger too, once.
+- A refusal stands for a moment: what asks for no less meanwhile is refused by it without asking again, so that a caller
+  who does not wait costs Redis nothing. Never for concurrency, since a place may be free at any time.
 """
 
 from __future__ import annotations
@@ -18,17 +20,17 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from gateway.clock import wall
+from gateway.clock import monotonic, wall
 from gateway.errors import RedisFailure, RedisRefused, RedisUnavailable
-from gateway.limits.binding import Bindings, Bound, Gauges
-from gateway.limits.codec import decode_admit, encode_admit
+from gateway.limits.binding import Bindings, Bound, Gauges, Standing
+from gateway.limits.codec import decode_admit, pack_admit
 from gateway.limits.estimates import INPUT_UPPER_MAX, InputConstants, dearest, measure_input, worst_output
 from gateway.limits.lease import AdmittedLease, CountedLease, End, Lease, headers_of
 from gateway.limits.local import LocalLimits, Need, Shortage
 from gateway.limits.settlements import LaneLike, QueueBounds
 from gateway.limits.shared import Shared
 from gateway.limits.text import DEGRADED, refusal, unavailable
-from gateway.limits.wire import AdmitCall, AdmitReply, ScriptOptions, SettleCall
+from gateway.limits.wire import AdmitCall, AdmitReply, ScriptOptions, SettleCall, worst_of
 from gateway.model import ChatRequest, Frozen, LimitUnit, Plan, Price, Principal, Scenario, Usage
 
 if TYPE_CHECKING:
@@ -59,6 +61,7 @@ class Observer(Gauges, Protocol):
 class LimitOptions(Frozen, frozen=True):
     """How limits behave; see the settings of the same names. ``workers`` is how many processes this replica has."""
 
+    refusal_memory_s: float = 0.05  # how long a refusal stands at most; 0: not at all
     inputs: InputConstants = InputConstants()
     scripts: ScriptOptions = ScriptOptions()
     queue: QueueBounds = QueueBounds()
@@ -107,18 +110,19 @@ class Limiter:
 
         Raises RateLimited, BudgetExceeded, LimitsUnavailable.
         """
-        call = self._call_of(bound, plan, request)
         lane, script = self._lane, self._admit_script
+        if bound.standing is not None and lane is not None and lane.available:
+            self._refuse_again(bound, bound.standing, plan, request)
+        call = self._call_of(bound, plan, request)
         if lane is None or script is None or not lane.available:
             return self._without_redis(bound, call)
         if bound.goes_on_alone and self.shared.is_behind(bound.tenant):
             return self._without_redis(bound, call)
         if self.shared.seen.lost:
             self.shared.restore(bound.tenant)
-        invocation = encode_admit(call, self._options.scripts)
+        packed = pack_admit(call, self._options.scripts)
         try:
-            raw = await lane.run(script, invocation.keys, invocation.args)
-            reply = decode_admit(call, raw)
+            reply = decode_admit(call, await lane.call(script, packed))
         except RedisUnavailable:
             return self._without_redis(bound, call)
         except RedisFailure as failure:
@@ -168,28 +172,51 @@ class Limiter:
     # With Redis
 
     def _decided(self, bound: Bound, call: AdmitCall, reply: AdmitReply) -> AdmittedLease:
-        observer = self._observer
         self.shared.heard(bound, reply)
-        for limit_id in reply.shadowed:
-            observer.limit_rejected(bound.tenant, _name_of(bound, limit_id), shadow=True)
-        if not reply.admitted:
+        if reply.shadowed_places:
+            self._count_shadowed(bound, reply)
+        if reply.status != 1:
             raise self._refused(bound, call, reply)
         lease = AdmittedLease(bound, call, self._ended)
         lease.reply = reply
         lease.admitted_ms = reply.now_ms
-        lease.output_limit = reply.output_limit
-        lease.reserved = Usage(input_tokens=reply.input_estimate, output_tokens=reply.output_estimate, estimated=True)
+        if reply.output_bound >= 0:
+            lease.output_limit = reply.output_bound
         if bound.slots:
             self.shared.slots.hold(bound.tenant, call.lease_id, bound.slots)
         return lease
+
+    def _count_shadowed(self, bound: Bound, reply: AdmitReply) -> None:
+        for place in reply.shadowed_places:
+            self._observer.limit_rejected(bound.tenant, bound.limits[place - 1].limit.name, shadow=True)
 
     def _refused(self, bound: Bound, call: AdmitCall, reply: AdmitReply) -> GatewayError:
         refused = reply.refused
         if refused is None:  # the id was taken: nothing that this process does, so nothing to rely on
             _log.error("an admission was refused because its lease had been known: %s", call.lease_id)
             return unavailable(bound.limits[0].limit)
+        limit, wait_s = refused.limit, reply.retry_after_ms / 1000
+        self._observer.limit_rejected(bound.tenant, limit.name)
+        headers = headers_of(bound, reply)
+        memory_s = self._options.refusal_memory_s
+        if memory_s > 0 and limit.unit != "concurrency":
+            now = monotonic()
+            bound.standing = Standing(call, reply, headers, now + wait_s, min(now + wait_s, now + memory_s))
+        return refusal(limit, wait_s, headers)
+
+    def _refuse_again(self, bound: Bound, standing: Standing, plan: Plan, request: ChatRequest) -> None:
+        """Refuse by what was refused a moment ago, where this call asks for no less. Raises as ``admit``."""
+        now = monotonic()
+        refused = standing.reply.refused
+        if now >= standing.until or refused is None:
+            bound.standing = None
+            return
+        if refused.limit.unit != "requests" and not standing.covers(self._call_of(bound, plan, request)):
+            return
         self._observer.limit_rejected(bound.tenant, refused.limit.name)
-        return refusal(refused.limit, reply.retry_after_ms / 1000, headers_of(bound, reply))
+        if standing.reply.shadowed_places:
+            self._count_shadowed(bound, standing.reply)
+        raise refusal(refused.limit, standing.retry_at - now, standing.headers)
 
     # Without
 
@@ -217,7 +244,7 @@ class Limiter:
         lease.admitted_ms = int(now_s * 1000)
         if bound.bounds_output:
             lease.output_limit = worst_of(call)
-        lease.reserved = Usage(
+        lease.taken = Usage(
             input_tokens=need.expected["inputTokens"], output_tokens=need.expected["outputTokens"], estimated=True
         )
         if bound.slots:
@@ -231,7 +258,7 @@ class Limiter:
         if lease.hold is not None:
             lease.hold.settle(None if end.keep else _used(end))
         if isinstance(lease, AdmittedLease) and lease.bound.slots:
-            self.shared.slots.release(call.tenant, call.lease_id)
+            self.shared.slots.release(call.tenant, call.lease_id, lease.bound.slots)
         if self._lane is None:
             return
         now_s = wall()
@@ -253,11 +280,6 @@ class Limiter:
                 keep=end.keep and reply is not None,
             )
         )
-
-
-def worst_of(call: AdmitCall) -> int:
-    """The most output tokens of one choice."""
-    return call.worst_output if call.output_cap is None else min(call.output_cap, call.worst_output)
 
 
 def need_of(call: AdmitCall) -> Need:
@@ -297,7 +319,3 @@ def _used(end: End) -> dict[LimitUnit, int]:
         "outputTokens": usage.output_tokens,
         "cost": end.cost_nano_usd,
     }
-
-
-def _name_of(bound: Bound, limit_id: str) -> str:
-    return next(each.limit.name for each in bound.limits if each.id == limit_id)

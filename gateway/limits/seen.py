@@ -61,7 +61,7 @@ class SeenLevels:
     def __init__(self) -> None:
         self._levels: dict[tuple[str, str], SeenLevel] = {}
         self._fresh: dict[Bound, tuple[float, AdmitReply]] = {}  # newer than ``_levels``
-        self._epochs: dict[str, bytes] = {}
+        self._epochs: dict[str, str] = {}
         self.lost: dict[str, dict[str, SeenLevel]] = {}  # by tenant and limit: what waits to be restored
 
     def remember(self, bound: Bound, reply: AdmitReply, at_s: float) -> None:
@@ -93,10 +93,14 @@ class SeenLevels:
         found = self._levels.get(key)
         return None if found is None else Seen(found.level.remaining, found.at_s)
 
-    def epoch(self, tenant: str, epoch: bytes) -> bool:
+    def knows(self, tenant: str, epoch: str) -> bool:
+        """Whether this is the tenant's epoch as far as known."""
+        return self._epochs.get(tenant) == epoch
+
+    def epoch(self, tenant: str, epoch: str) -> bool:
         """A server answered with this epoch (empty: it has no levels); True where the tenant's levels were lost."""
         epochs = self._epochs
-        before = epochs.get(tenant, b"")
+        before = epochs.get(tenant, "")
         if before == epoch:
             return False
         self._merge()
@@ -111,7 +115,7 @@ class SeenLevels:
         self._put_aside(tenant, [found for (owner, _), found in self._levels.items() if owner == tenant])
         return True
 
-    def restored(self, tenant: str, epoch: bytes) -> None:
+    def restored(self, tenant: str, epoch: str) -> None:
         """The levels of a tenant are those of this epoch now, and nothing of them waits."""
         if epoch:
             self._epochs[tenant] = epoch

@@ -1,8 +1,10 @@
 """What has to reach the shared levels and may come late: ends of calls, and undone admissions.
 
-Invariants: each is applied once, however often it has to be sent, since the scripts know a lease that has ended; none
-waits in front of a request; the queue is bounded in length and age, and what is given up is counted. A tenant is behind
-as long as an end waits here that the server certainly does not know of: its levels there are too low until then.
+Calls of one kind that end in one turn of the event loop are told together. Invariants: each is applied once, however
+often it has to be sent, since the scripts know a lease that has ended; none waits in front of a request; what ends in a
+turn is told before anything that is asked in a later one; the queue is bounded in length and age, and what is given up
+is counted. A tenant is behind as long as an end waits here that the server certainly does not know of: its levels there
+are too low until then.
 """
 
 from __future__ import annotations
@@ -12,7 +14,6 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.clock import monotonic
@@ -22,10 +23,11 @@ from gateway.model import Frozen
 
 if TYPE_CHECKING:
     from gateway.limits.scripts import LimitScripts
-    from gateway.limits.wire import Invocation, LimitSet, ScriptOptions, SettleCall
-    from gateway.redis.script import Script
+    from gateway.limits.wire import LimitSet, ScriptOptions, SettleCall
+    from gateway.redis.script import Script, ScriptCall
 
 _FLUSHED_TOGETHER = 200
+_SETTLED_TOGETHER = 32  # a script runs alone: what is told in one go must not keep the server from others for long
 _LOOK_AGAIN_S = 0.05  # for Redis to be back, while the process ends
 
 _log = logging.getLogger("gateway.limits")
@@ -40,6 +42,9 @@ class LaneLike(Protocol):
 
     def run(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> asyncio.Future[Any]:
         """Run a script."""
+
+    def call(self, script: Script, call: ScriptCall) -> asyncio.Future[Any]:
+        """Run a script whose keys and arguments are packed."""
 
     def send(self, *parts: bytes | str | int) -> asyncio.Future[Any]:
         """Send a command."""
@@ -59,14 +64,22 @@ class QueueBounds(Frozen, frozen=True):
 
 
 class _Entry:
-    __slots__ = ("due_s", "invocation", "is_untold", "script", "tenant")
+    """Something to tell: ends of calls of one kind and day, or, with ``void``, one admission that is undone."""
 
-    def __init__(self, tenant: str, script: Script, invocation: Invocation, due_s: float) -> None:
-        self.tenant = tenant
-        self.script = script
-        self.invocation = invocation
+    __slots__ = ("calls", "day", "due_s", "is_untold", "kind", "void")
+
+    def __init__(self, kind: LimitSet, calls: list[SettleCall], void: str, due_s: float) -> None:
+        self.kind = kind
+        self.calls = calls
+        self.void = void
+        self.day = b"" if void else kind.usage(calls[0].ended_at)
         self.due_s = due_s  # monotonic; after it the entry is given up
         self.is_untold = False  # it waits, and the server cannot have had it
+
+    @property
+    def size(self) -> int:
+        """How many calls it tells of."""
+        return len(self.calls) or 1
 
 
 class Settlements:
@@ -80,7 +93,7 @@ class Settlements:
         lane: LaneLike,
         scripts: tuple[LimitScripts, ScriptOptions],
         bounds: QueueBounds,
-        on_epoch: Callable[[str, bytes], None],
+        on_epoch: Callable[[str, str], None],
         on_lost: Callable[[int], None],
     ) -> None:
         self._lane = lane
@@ -88,14 +101,17 @@ class Settlements:
         self._bounds = bounds
         self._on_epoch = on_epoch
         self._on_lost = on_lost
+        self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Entry] = deque()
-        self._sent: set[asyncio.Future[Any]] = set()
+        self._count = 0  # calls that the entries in ``_waiting`` tell of
+        self._ending: dict[LimitSet, _Entry] = {}  # of this turn of the loop
+        self._sent: dict[asyncio.Future[Any], _Entry] = {}
         self._untold: dict[str, int] = {}  # by tenant
 
     @property
     def waiting(self) -> int:
-        """How many entries wait for Redis to be back."""
-        return len(self._waiting)
+        """How many ends and undone admissions wait for Redis to be back."""
+        return self._count
 
     def is_behind(self, tenant: str) -> bool:
         """Whether there are ends of a tenant's calls that Redis is yet to be told of."""
@@ -103,14 +119,27 @@ class Settlements:
 
     def settle(self, call: SettleCall) -> None:
         """A call has ended."""
-        self._take(call.tenant, self._scripts.settle, encode_settle(call, self._options))
+        kind = call.kind
+        if not self._lane.available:
+            due_s = monotonic() + self._bounds.age_max_s
+            self._keep(_Entry(kind, [call], "", due_s), is_untold=True)
+            return
+        entry = self._ending.get(kind)
+        if entry is None:
+            self._begin(kind, call)
+        elif len(entry.calls) == _SETTLED_TOGETHER or entry.day != kind.usage(call.ended_at):
+            self._tell(self._ending.pop(kind))
+            self._begin(kind, call)
+        else:
+            entry.calls.append(call)
 
     def void(self, kind: LimitSet, lease_id: str) -> None:
         """An admission may have been executed and must not count."""
-        self._take(kind.tenant, self._scripts.void, encode_void(kind, lease_id, self._options))
+        self._tell(_Entry(kind, [], lease_id, monotonic() + self._bounds.age_max_s))
 
     async def flush(self) -> None:
         """Send what waits, part by part, each entry once, until all is sent or one is not answered."""
+        self._end_turn()
         self._give_up_old()
         left = len(self._waiting)
         while left > 0 and self._waiting and self._lane.available:
@@ -132,57 +161,83 @@ class Settlements:
                     else:
                         await asyncio.sleep(_LOOK_AGAIN_S)
                     await self.flush()
-        lost = len(self._waiting) + len(self._sent)
+        lost = self._count + sum(entry.size for entry in self._sent.values())
         if lost:
             _log.warning("the process ends and Redis could not be told how calls ended: %d", lost)
             self._on_lost(lost)
             self._waiting.clear()
+            self._count = 0
 
-    def _take(self, tenant: str, script: Script, invocation: Invocation) -> None:
-        entry = _Entry(tenant, script, invocation, monotonic() + self._bounds.age_max_s)
+    def _begin(self, kind: LimitSet, call: SettleCall) -> None:
+        if not self._ending:
+            self._loop.call_soon(self._end_turn)
+        self._ending[kind] = _Entry(kind, [call], "", monotonic() + self._bounds.age_max_s)
+
+    def _end_turn(self) -> None:
+        """Tell of what has ended since the last turn of the loop."""
+        ending = self._ending
+        if ending:
+            self._ending = {}
+            for entry in ending.values():
+                self._tell(entry)
+
+    def _tell(self, entry: _Entry) -> None:
         if self._lane.available:
             _ = self._send(entry)  # ``_answered`` sees to it
         else:
             self._keep(entry, is_untold=True)
 
     def _send(self, entry: _Entry) -> asyncio.Future[Any]:
-        future = self._lane.run(entry.script, entry.invocation.keys, entry.invocation.args)
-        self._sent.add(future)
-        future.add_done_callback(partial(self._answered, entry))
+        if entry.void:
+            script, invocation = self._scripts.void, encode_void(entry.kind, entry.void, self._options)
+        else:
+            script, invocation = self._scripts.settle, encode_settle(entry.calls, self._options)
+        future = self._lane.run(script, invocation.keys, invocation.args)
+        self._sent[future] = entry
+        future.add_done_callback(self._answered)
         return future
 
-    def _answered(self, entry: _Entry, future: asyncio.Future[Any]) -> None:
-        self._sent.discard(future)
+    def _answered(self, future: asyncio.Future[Any]) -> None:
+        entry = self._sent.pop(future)
         failure = None if future.cancelled() else future.exception()
-        if future.cancelled() or isinstance(failure, RedisFailure):
+        if isinstance(failure, RedisRefused) and len(entry.calls) > 1:
+            for call in entry.calls:  # one of them may be the reason, and must not keep the others
+                self._keep(_Entry(entry.kind, [call], "", entry.due_s), is_untold=False)
+        elif future.cancelled() or isinstance(failure, RedisFailure):
             self._keep(entry, is_untold=isinstance(failure, RedisUnavailable))
-        elif entry.script is self._scripts.settle:
-            self._on_epoch(entry.tenant, decode_settle(future.result()).epoch)
+        elif not entry.void:
+            self._on_epoch(entry.kind.tenant, decode_settle(future.result()).epoch)
 
     def _keep(self, entry: _Entry, *, is_untold: bool) -> None:
-        if len(self._waiting) >= self._bounds.entries_max:
-            self._next()
-            self._on_lost(1)
+        bound = self._bounds.entries_max
+        while self._waiting and self._count + entry.size > bound:
+            self._on_lost(self._next().size)
+        if len(entry.calls) > bound:
+            self._on_lost(len(entry.calls) - bound)
+            del entry.calls[:-bound]
         self._waiting.append(entry)
-        if is_untold and entry.script is self._scripts.settle:
+        self._count += entry.size
+        if is_untold and not entry.void:
             entry.is_untold = True
-            self._untold[entry.tenant] = self._untold.get(entry.tenant, 0) + 1
+            tenant = entry.kind.tenant
+            self._untold[tenant] = self._untold.get(tenant, 0) + 1
 
     def _next(self) -> _Entry:
         """Take the first entry that waits."""
         entry = self._waiting.popleft()
+        self._count -= entry.size
         if entry.is_untold:
             entry.is_untold = False
-            self._untold[entry.tenant] -= 1
-            if not self._untold[entry.tenant]:
-                del self._untold[entry.tenant]
+            tenant = entry.kind.tenant
+            self._untold[tenant] -= 1
+            if not self._untold[tenant]:
+                del self._untold[tenant]
         return entry
 
     def _give_up_old(self) -> None:
         now = monotonic()
         lost = 0
         while self._waiting and self._waiting[0].due_s < now:
-            self._next()
-            lost += 1
+            lost += self._next().size
         if lost:
             self._on_lost(lost)

@@ -84,8 +84,10 @@ class Shared:
 
     def heard(self, bound: Bound, reply: AdmitReply) -> None:
         """An admission was answered."""
-        self._epoch(bound.tenant, reply.epoch)
-        self.seen.remember(bound, reply, wall())
+        seen = self.seen
+        if not seen.knows(bound.tenant, reply.epoch):
+            self._epoch(bound.tenant, reply.epoch)
+        seen.remember(bound, reply, wall())
         if reply.expired:
             self._observer.leases_lost(reply.expired)
 
@@ -151,7 +153,7 @@ class Shared:
         self._renew_due = 0.0
         self._wake.set()
 
-    def _epoch(self, tenant: str, epoch: bytes) -> None:
+    def _epoch(self, tenant: str, epoch: str) -> None:
         if self.seen.epoch(tenant, epoch):
             _log.warning("the limits of tenant %s were lost in Redis; restoring what was last seen of them", tenant)
             self.restore(tenant)

@@ -23,44 +23,48 @@ class Slots:
     """The running calls of this process that hold places."""
 
     def __init__(self) -> None:
-        self._calls: dict[str, dict[str, tuple[BoundLimit, ...]]] = {}
-        self._counts: dict[tuple[str, str], int] = {}
+        # By tenant, then by the identity of the limits: a group per kind of calls, so that counting sees few things.
+        self._groups: dict[str, dict[int, tuple[tuple[BoundLimit, ...], dict[str, None]]]] = {}
 
     def hold(self, tenant: str, lease_id: str, limits: tuple[BoundLimit, ...]) -> None:
         """A call begins; ``limits`` are its concurrency limits, at least one."""
-        self._calls.setdefault(tenant, {})[lease_id] = limits
-        counts = self._counts
-        for each in limits:
-            key = (tenant, each.id)
-            counts[key] = counts.get(key, 0) + 1
+        groups = self._groups.get(tenant)
+        if groups is None:
+            groups = self._groups[tenant] = {}
+        group = groups.get(id(limits))
+        if group is None:
+            groups[id(limits)] = (limits, {lease_id: None})
+        else:
+            group[1][lease_id] = None
 
-    def release(self, tenant: str, lease_id: str) -> None:
-        """It has ended; later calls of this do nothing."""
-        calls = self._calls.get(tenant)
-        limits = calls.pop(lease_id, None) if calls is not None else None
-        if limits is None:
+    def release(self, tenant: str, lease_id: str, limits: tuple[BoundLimit, ...]) -> None:
+        """It has ended; ``limits`` are those that it was held with. Later calls of this do nothing."""
+        groups = self._groups.get(tenant)
+        group = groups.get(id(limits)) if groups is not None else None
+        if groups is None or group is None:
             return
-        if not calls:
-            del self._calls[tenant]
-        for each in limits:
-            key = (tenant, each.id)
-            if self._counts[key] == 1:
-                del self._counts[key]
-            else:
-                self._counts[key] -= 1
+        leases = group[1]
+        leases.pop(lease_id, None)
+        if not leases:
+            del groups[id(limits)]
+            if not groups:
+                del self._groups[tenant]
 
     def count(self, key: tuple[str, str]) -> int:
         """How many calls of this process hold a place; ``key`` is tenant and id of the limit."""
-        return self._counts.get(key, 0)
+        tenant, limit_id = key
+        groups = self._groups.get(tenant, {}).values()
+        return sum(len(leases) for limits, leases in groups for each in limits if each.id == limit_id)
 
     def batches(self) -> Iterator[tuple[str, list[Held]]]:
         """Everything that is held now, tenant by tenant in bounded parts."""
-        for tenant in list(self._calls):
+        for tenant in list(self._groups):
             for part in self.held(tenant):
                 yield tenant, part
 
     def held(self, tenant: str) -> Iterator[list[Held]]:
         """What one tenant holds now, in bounded parts."""
-        calls = iter(list(self._calls.get(tenant, {}).items()))
+        groups = list(self._groups.get(tenant, {}).values())
+        calls = iter([Held(lease_id=lease_id, limits=limits) for limits, leases in groups for lease_id in leases])
         while part := list(islice(calls, BATCH_MAX)):
-            yield [Held(lease_id=lease_id, limits=limits) for lease_id, limits in part]
+            yield part

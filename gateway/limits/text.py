@@ -15,6 +15,7 @@ from gateway.model import Limit
 Headers = tuple[tuple[bytes, bytes], ...]
 
 DEGRADED: Final[Headers] = ((b"x-llm-gateway-degraded", b"limits"),)
+DEGRADED_LINES: Final = b"x-llm-gateway-degraded: limits\r\n"
 UNAVAILABLE_RETRY_S: Final = 5.0
 """When limits are back at the latest once Redis is: the breaker closes within it."""
 
@@ -32,26 +33,35 @@ _FIELDS: Final = {
 }
 
 
-def duration(milliseconds: int) -> bytes:
+def duration(milliseconds: int) -> str:
     """A duration as the OpenAI API writes it; >= 0."""
     if milliseconds < 1000:
-        return b"%dms" % milliseconds
+        return f"{milliseconds}ms"
     seconds, rest = divmod(milliseconds, 1000)
     minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
-    tail = (b"%d.%03d" % (seconds, rest)).rstrip(b"0") if rest else b"%d" % seconds
+    tail = f"{seconds}.{rest:03d}".rstrip("0") if rest else str(seconds)
     if hours:
-        return b"%dh%dm%bs" % (hours, minutes, tail)
-    return b"%dm%bs" % (minutes, tail) if minutes else tail + b"s"
+        return f"{hours}h{minutes}m{tail}s"
+    return f"{minutes}m{tail}s" if minutes else f"{tail}s"
 
 
 def level_headers(unit: str, limit: int, remaining: int, reset_ms: int) -> Headers:
     """The three fields of one unit, ``requests`` or ``tokens``; each number >= 0."""
     names = _FIELDS[unit]
     return (
-        (names[0], b"%d" % limit),
-        (names[1], b"%d" % remaining),
-        (names[2], duration(reset_ms)),
+        (names[0], str(limit).encode()),
+        (names[1], str(remaining).encode()),
+        (names[2], duration(reset_ms).encode()),
+    )
+
+
+def level_lines(unit: str, limit: int, remaining: int, reset_ms: int) -> str:
+    """The same three fields as header lines."""
+    return (
+        f"x-ratelimit-limit-{unit}: {limit}\r\n"
+        f"x-ratelimit-remaining-{unit}: {remaining}\r\n"
+        f"x-ratelimit-reset-{unit}: {duration(reset_ms)}\r\n"
     )
 
 
@@ -71,7 +81,7 @@ def refusal(limit: Limit, retry_after_s: float, headers: Headers = ()) -> Gatewa
     else:
         error = RateLimited(
             f"The limit `{limit.name}` of {limit.amount} {what} per {limit.per} is reached."
-            f" Try again in {duration(max(round(retry_after_s * 1000), 1)).decode()}.",
+            f" Try again in {duration(max(round(retry_after_s * 1000), 1))}.",
             retry_after_s=retry_after_s,
         )
     error.detail = f"limit {limit.name}"

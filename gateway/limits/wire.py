@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
 from gateway.model import Frozen, Limit, Price, Usage
 from gateway.redis import names
 from gateway.redis.ledger_format import day_name
+from gateway.redis.script import bulk
 
 COUNT_MAX: Final = 2**53 - 1
 """The largest integer that a double holds exactly together with all below it; in nano-USD about 9 million USD."""
@@ -64,13 +65,16 @@ class LimitSet:
     """The limits of one kind of call, at most one entry per limit, and what is the same on the wire for each call."""
 
     __slots__ = (
+        "_admission",
         "_day",
+        "_record_prefix",
         "_usage",
+        "admit_ends",
         "capacities",
         "events",
-        "lease_prefix",
         "levels",
         "limits",
+        "needs_price",
         "slots",
         "specs",
         "tenant",
@@ -80,13 +84,32 @@ class LimitSet:
         self.tenant = tenant
         self.limits = limits
         self.levels = names.levels(tenant)
-        self.lease_prefix = names.lease(tenant, "")
+        self._record_prefix = names.lease(tenant, "").decode()
         self.slots = tuple(names.slots(tenant, each.id) for each in limits if each.limit.unit == "concurrency")
+        # A call of ``admit.lua`` up to its lease, and from there to its argument; see ``codec.pack_admit``.
+        self.admit_ends = (
+            bulk(b"%d" % (2 + len(self.slots))) + bulk(self.levels),
+            b"\r\n" + b"".join([bulk(each) for each in self.slots]),
+        )
         self.specs = [each.spec for each in limits]
+        self.needs_price = any(each.limit.unit == "cost" for each in limits)
         self.capacities = tuple(each.capacity for each in limits)
         self.events = names.events(tenant)
+        self._admission: tuple[ScriptOptions, str, msgspec.Raw] | None = None
         self._day = -1  # since the epoch, of ``_usage``
         self._usage = b""
+
+    def record(self, lease_id: str) -> bytes:
+        """The key of a lease's record."""
+        return f"{self._record_prefix}{lease_id}".encode()
+
+    def admission(self, options: ScriptOptions, scenario: str) -> msgspec.Raw:
+        """What ``admit.lua`` is told of every call of this kind; a kind of calls that limits bind has one scenario."""
+        known = self._admission
+        if known is None or known[0] is not options or known[1] != scenario:
+            fixed = (self.specs, str(options.open_ms), options.slot_ms, scenario, options.first_output_tokens)
+            known = self._admission = (options, scenario, msgspec.Raw(msgspec.msgpack.encode(fixed)))
+        return known[2]
 
     def usage(self, at: float) -> bytes:
         """The key of the day's usage at a time (Unix seconds)."""
@@ -129,6 +152,11 @@ class AdmitCall(Frozen, frozen=True):
         return self.kind.limits
 
 
+def worst_of(call: AdmitCall) -> int:
+    """The most output tokens of one choice."""
+    return call.worst_output if call.output_cap is None else min(call.output_cap, call.worst_output)
+
+
 class Level(msgspec.Struct, frozen=True):
     """A limit's level. ``used`` and ``window`` are what a restore needs; the rest is for people and headers.
 
@@ -143,37 +171,63 @@ class Level(msgspec.Struct, frozen=True):
     window: int
 
 
-class AdmitReply(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to an AdmitCall.
+class AdmitReply(msgspec.Struct, array_like=True):
+    """The answer to an AdmitCall, as ``admit.lua`` lists it; ``kind`` is that of the call.
 
-    ``refused`` is the limit that will refuse longest, for ``retry_after_ms``; None with ``admitted`` False: the lease
-    was voided or used before. ``output_limit``, where given, is the most tokens of one choice and must be sent
-    upstream. ``shadowed`` are the ids of shadow limits that would have refused. ``input_estimate`` and
-    ``output_estimate`` are the tokens expected of the whole call. ``expired`` counts slots that nobody renewed.
-    ``epoch`` is that of the tenant's levels, as in all replies; empty where the server keeps none. ``capacities`` to
-    ``windows`` are the parts of the levels, in the order of the limits.
+    ``status`` is 1 where the call is admitted, 0 where it is refused, and 2 where the lease was voided or used before.
+    ``refused_place`` counts from 1 and is that of the limit that will refuse longest, for ``retry_after_ms``; 0: none.
+    ``output_bound`` is the most tokens of one choice and must be sent upstream; below 0: there is none.
+    ``shadowed_places`` are those of shadow limits that would have refused. ``input_estimate`` and ``output_estimate``
+    are the tokens expected of the whole call. ``expired`` counts slots that nobody renewed. ``epoch`` is that of the
+    tenant's levels, as in all replies; empty where the server keeps none. ``windows`` to ``used`` are the parts of the
+    levels, in the order of the limits; ``remaining`` may be below zero.
     """
 
-    admitted: bool
-    epoch: bytes
+    status: int
+    epoch: str
     now_ms: int
-    refused: BoundLimit | None
+    refused_place: int
     retry_after_ms: int
-    output_limit: int | None
-    shadowed: tuple[str, ...]
-    capacities: tuple[int, ...]
-    remaining: tuple[int, ...]
-    reset_ms: tuple[int, ...]
-    used: tuple[int, ...]
-    windows: tuple[int, ...]
+    output_bound: int
     input_estimate: int
     output_estimate: int
     expired: int
+    shadowed_places: tuple[int, ...]
+    windows: tuple[int, ...]
+    remaining: tuple[int, ...]
+    reset_ms: tuple[int, ...]
+    used: tuple[int, ...]
+    kind: LimitSet | None = None
+
+    @property
+    def admitted(self) -> bool:
+        """Whether the call may run."""
+        return self.status == 1
+
+    @property
+    def refused(self) -> BoundLimit | None:
+        """The limit that will refuse longest; None without ``admitted``: the lease was voided or used before."""
+        return self._limits[self.refused_place - 1] if self.refused_place else None
+
+    @property
+    def output_limit(self) -> int | None:
+        """The most tokens of one choice, where a budget bounds them."""
+        return self.output_bound if self.output_bound >= 0 else None
+
+    @property
+    def shadowed(self) -> tuple[str, ...]:
+        """The ids of shadow limits that would have refused."""
+        return tuple([self._limits[place - 1].id for place in self.shadowed_places])
 
     @property
     def levels(self) -> tuple[Level, ...]:
         """The levels, made anew each time: few calls ever look at them."""
-        return levels_of(self.capacities, self.remaining, self.reset_ms, self.used, self.windows)
+        capacities = [bound.capacity for bound in self._limits]
+        return levels_of(capacities, self.remaining, self.reset_ms, self.used, self.windows)
+
+    @property
+    def _limits(self) -> tuple[BoundLimit, ...]:
+        return () if self.kind is None else self.kind.limits
 
 
 def levels_of(
@@ -224,16 +278,19 @@ VoidOutcome = Literal["voided", "blocked", "ended"]
 
 
 class SettleReply(Frozen, frozen=True):
-    """``settled``: the reservation was corrected; ``charged``: it was unknown and the use was charged; ``repeated``."""
+    """What became of each call.
 
-    outcome: SettleOutcome
-    epoch: bytes
+    ``settled``: the reservation was corrected; ``charged``: it was unknown and the use was charged; ``repeated``.
+    """
+
+    outcomes: tuple[SettleOutcome, ...]
+    epoch: str
 
 
 class RenewReply(Frozen, frozen=True):
     """``ended`` are the ids whose lease had ended already; ``expired`` counts slots that nobody had renewed in time."""
 
-    epoch: bytes
+    epoch: str
     now_ms: int
     ended: tuple[str, ...]
     expired: int
@@ -242,12 +299,12 @@ class RenewReply(Frozen, frozen=True):
 class LevelsReply(Frozen, frozen=True):
     """Levels in the order asked for, as of ``now_ms`` of the server's clock."""
 
-    epoch: bytes
+    epoch: str
     now_ms: int
     levels: tuple[Level, ...]
 
 
-class Invocation(Frozen, frozen=True):
+class Invocation(NamedTuple):
     """The keys and arguments of one run of a script."""
 
     keys: tuple[bytes, ...]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from gateway.errors import RedisFailure
-    from gateway.redis.script import Script
+    from gateway.redis.script import Script, ScriptCall
 
 REDIRECTS_MAX = 3
 """How often a cluster may send one command on before that is an error."""
@@ -50,7 +50,7 @@ class Command:
     within_s = 0.0
     expired = False
     script: Script | None = None
-    rest: tuple[bytes | str | int, ...] = ()
+    call: ScriptCall | None = None
     redirects = 0
     slot = -1
 
@@ -68,7 +68,8 @@ class Command:
     def carry_source(self) -> None:
         """Become an EVAL, which brings the script along."""
         assert self.script is not None
-        self.packed = pack("EVAL", self.script.source, *self.rest)
+        assert self.call is not None
+        self.packed = self.script.by_source(self.call)
         self.script = None
 
 

@@ -137,15 +137,21 @@ class Connection(asyncio.Protocol):
         """Send commands in one write, but for those whose sender gave up already."""
         assert self._transport is not None
         due = monotonic() + self._deadline_s
+        pending, loaded = self.pending, self._loaded
         pieces: list[bytes] = []
         for command in commands:
             if command.future.done():
                 continue
             script = command.script
-            if script is not None and script.sha not in self._loaded:
-                self._loaded.add(script.sha)
-                self._append(Command(self._loop.create_future(), pack("SCRIPT", "LOAD", script.source)), due, pieces)
-            self._append(command, due, pieces)
+            if script is not None and script.sha not in loaded:
+                loaded.add(script.sha)
+                load = Command(self._loop.create_future(), pack("SCRIPT", "LOAD", script.source))
+                load.due = due
+                pending.append(load)
+                pieces.append(load.packed)
+            command.due = command.due or due  # one that is sent again keeps its first
+            pending.append(command)
+            pieces.append(command.packed)
         if pieces:
             self._transport.write(b"".join(pieces))
             if self._timer is None and not self._is_checking:
@@ -173,11 +179,6 @@ class Connection(asyncio.Protocol):
             self.reason = reason
             self.is_writable = False
             self._transport.abort()
-
-    def _append(self, command: Command, due: float, pieces: list[bytes]) -> None:
-        command.due = command.due or due  # one that is sent again keeps its first
-        self.pending.append(command)
-        pieces.append(command.packed)
 
     def _on_timer(self) -> None:
         self._timer = None

@@ -21,11 +21,12 @@ from gateway.redis.command import Command, pack
 from gateway.redis.dial import Dialer
 from gateway.redis.link import Destination, Link, LinkEvents
 from gateway.redis.observer import NoObserver, Notice, Observer
+from gateway.redis.script import script_call
 from gateway.redis.sentinel import SentinelDestination
 
 if TYPE_CHECKING:
     from gateway.redis.config import RedisConfig
-    from gateway.redis.script import Script
+    from gateway.redis.script import Script, ScriptCall
 
 
 class RedisLane:
@@ -91,15 +92,19 @@ class RedisLane:
         return command.future
 
     def run(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> asyncio.Future[Any]:
-        """Run a script; like ``send``. The source is sent along where the server does not have it."""
-        command = Command(self._loop.create_future(), pack("EVALSHA", script.sha, len(keys), *keys, *args))
-        command.script = script
-        command.rest = (len(keys), *keys, *args)
+        """Run a script with at least one key; like ``send``. The source is sent along where the server lacks it."""
+        return self.call(script, script_call(keys, args))
+
+    def call(self, script: Script, call: ScriptCall) -> asyncio.Future[Any]:
+        """Run a script whose keys and arguments are packed; like ``run``."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        command = Command(future, script.by_digest(call))
+        command.script, command.call = script, call
         if self._cluster is None:
             self._link.submit(command)
         else:
-            self._cluster.submit(command, keys)
-        return command.future
+            self._cluster.submit(command, (call.key,))
+        return future
 
     def _changed(self, _: bool) -> None:
         is_available = self.available

@@ -122,18 +122,17 @@ class Link:
 
     def submit(self, command: Command) -> None:
         """Send a command in the write of this tick; its future tells what became of it."""
+        connection = self._connection
+        outstanding = 0 if connection is None else len(connection.pending)
         if self._breaker.open or self._closed:
             self._turn_away(command, f"Redis is not available: {self._breaker.reason}")
-        elif len(self._queue) + self._outstanding() >= self._config.pending_max:
+        elif len(self._queue) + outstanding >= self._config.pending_max:
             self._turn_away(command, f"{self._config.pending_max} commands wait already")
         else:
             self._queue.append(command)
             if not self._is_flush_due:
                 self._is_flush_due = True
                 self._loop.call_soon(self._flush)
-
-    def _outstanding(self) -> int:
-        return 0 if self._connection is None else len(self._connection.pending)
 
     def _flush(self) -> None:
         self._is_flush_due = False

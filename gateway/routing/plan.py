@@ -14,10 +14,11 @@ def make_plan(scenario: Scenario, draw: float, max_attempts: int, *, priced_only
 
     With ``priced_only`` backends without a price are left out: under a limit of cost nobody could say what they take.
     """
-    if len(scenario.targets) == 1 and not scenario.fallbacks and not priced_only:
+    if len(scenario.targets) == 1 and not scenario.fallbacks:
         only = scenario.targets[0]
-        if only.weight > 0 and not only.backend.disabled:
-            return Plan(attempts=(only.backend,))  # as below, without its cost on every request
+        backend = only.backend
+        if only.weight > 0 and not backend.disabled and not (priced_only and backend.price is None):
+            return Plan(attempts=(backend,))  # as below, without its cost on every request
     dropped: list[tuple[str, str]] = []
     usable: list[Target] = []
     for target in scenario.targets:

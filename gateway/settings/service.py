@@ -145,6 +145,13 @@ class ServiceSettings(BaseSettings):
         600, 1, 86400, "How long an ended call waits for Redis to be back before its end is given up as lost."
     )
 
+    limit_refusal_memory_s: Duration = _seconds(
+        0.05,
+        0,
+        1,
+        "How long a refusal may stand: so long, and no longer than its own wait, a call that asks for no less is refused"
+        " without asking Redis. 0: never. A limit that is reset or given back meanwhile admits so much later.",
+    )
     limit_slot_s: Duration = _seconds(
         30,
         3,

@@ -279,7 +279,7 @@ def test_the_longest_refusal_is_named(server: LimitServer) -> None:
 
 def test_a_refusal_on_an_empty_server_makes_no_epoch(server: LimitServer) -> None:
     """A refusal writes nothing, so it has no epoch to tell of either."""
-    assert server.admit("a", [limit("tpd", "tokens", 10, "day")]).epoch == b""
+    assert server.admit("a", [limit("tpd", "tokens", 10, "day")]).epoch == ""
     assert server.client.keys("lgw*") == []
 
 

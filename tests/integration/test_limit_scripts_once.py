@@ -44,9 +44,9 @@ def server(_shared: LimitServer) -> LimitServer:
 def test_a_settlement_counts_once(server: LimitServer) -> None:
     """A repetition, as after a lost reply, changes no level, no usage and writes no event."""
     server.admit("a", ALL)
-    assert server.settle("a", ALL, USAGE).outcome == "settled"
+    assert server.settle("a", ALL, USAGE).outcomes == ("settled",)
     before = (server.used(*ALL), _usage(server), server.client.xlen("lgw:1:{acme}:events"))
-    assert server.settle("a", ALL, USAGE).outcome == "repeated"
+    assert server.settle("a", ALL, USAGE).outcomes == ("repeated",)
     assert (server.used(*ALL), _usage(server), server.client.xlen("lgw:1:{acme}:events")) == before
     assert before[0] == (1, 30, 30, 40, 0)
 
@@ -88,8 +88,8 @@ def test_a_settlement_after_the_void_charges_the_use(server: LimitServer) -> Non
     """A call that ran all the same is charged what it used, once."""
     server.admit("a", ALL)
     server.void("a", ALL)
-    assert server.settle("a", ALL, USAGE).outcome == "charged"
-    assert server.settle("a", ALL, USAGE).outcome == "repeated"
+    assert server.settle("a", ALL, USAGE).outcomes == ("charged",)
+    assert server.settle("a", ALL, USAGE).outcomes == ("repeated",)
     assert server.used(*ALL) == (1, 30, 30, 40, 0)
 
 
@@ -119,9 +119,9 @@ def test_a_lease_of_another_epoch_is_charged_in_full(server: LimitServer) -> Non
     epoch = server.admit("a", ALL).epoch
     server.lose_everything()
     reply = server.settle("a", ALL, USAGE)
-    assert reply.outcome == "charged"
-    assert reply.epoch not in (b"", epoch)
-    assert server.settle("a", ALL, USAGE).outcome == "repeated"
+    assert reply.outcomes == ("charged",)
+    assert reply.epoch not in ("", epoch)
+    assert server.settle("a", ALL, USAGE).outcomes == ("repeated",)
     assert server.used(*ALL) == (1, 30, 30, 40, 0)
 
 
@@ -133,7 +133,7 @@ def test_a_record_that_outlived_the_levels_is_of_another_epoch(server: LimitServ
     server.client.delete(LEVELS)
     server.admit("b", limits)
     assert server.void("v", limits) == "voided"
-    assert server.settle("a", limits, USAGE).outcome == "charged"
+    assert server.settle("a", limits, USAGE).outcomes == ("charged",)
     assert server.used(*limits) == (2, 110, 180, 240)
 
 
@@ -178,8 +178,8 @@ def test_a_restore_of_an_empty_server_makes_an_epoch(server: LimitServer) -> Non
     """The levels have an epoch from then on, and a lifetime."""
     seen = server.admit("a", [TPD]).levels
     server.lose_everything()
-    assert server.restore([TPD], seen, NOON_MS).epoch == b"restored"
-    assert server.admit("b", [TPD]).epoch == b"restored"
+    assert server.restore([TPD], seen, NOON_MS).epoch == "restored"
+    assert server.admit("b", [TPD]).epoch == "restored"
     assert server.client.ttl(LEVELS) > 39 * 86_400
 
 
@@ -212,7 +212,7 @@ def test_a_lost_slot_is_taken_again_by_renewal(server: LimitServer) -> None:
     server.admit("a", [TWO])
     server.lose_everything()
     reply = server.renew(Held(lease_id="a", limits=(TWO,)))
-    assert (reply.epoch, reply.ended) == (b"", ())
+    assert (reply.epoch, reply.ended) == ("", ())
     assert server.used(TWO) == (1,)
 
 
@@ -374,7 +374,7 @@ def test_a_full_server_takes_nothing(server: LimitServer) -> None:
     finally:
         server.client.config_set("maxmemory", 0)
     assert server.used(*ALL) == before
-    assert server.settle("a", ALL, USAGE).outcome == "settled"
+    assert server.settle("a", ALL, USAGE).outcomes == ("settled",)
 
 
 def _usage(server: LimitServer) -> UsageCounts:

@@ -232,18 +232,18 @@ class LimitMachine(RuleBasedStateMachine):
             text_bytes=text_bytes,
         )
         if record == "settled":
-            assert reply.outcome == "repeated"
+            assert reply.outcomes == ("repeated",)
             return
         tokens = tokens_of(usage)
         self.model.ledger += UsageCounts(
             requests=1, input_tokens=tokens[0], output_tokens=tokens[1], cost_nano_usd=cost(*tokens)
         )
         if isinstance(record, Lease) and record.epoch == self.model.epoch:
-            assert reply.outcome == "settled"
+            assert reply.outcomes == ("settled",)
             if not keep:
                 self._correct(record, tokens)
         else:
-            assert reply.outcome == "charged"
+            assert reply.outcomes == ("charged",)
             self._charge(limits, tokens, admitted_ms)
         self._end(lease, "settled")
 

@@ -98,7 +98,7 @@ class LimitServer:
             **more,
         }
         call = SettleCall(lease_id=lease_id, kind=LimitSet(TENANT, tuple(limits)), usage=usage, **fields)
-        return codec.decode_settle(self._run(self._scripts.settle, codec.encode_settle(call, self.options)))
+        return codec.decode_settle(self._run(self._scripts.settle, codec.encode_settle((call,), self.options)))
 
     def void(self, lease_id: str, limits: Sequence[BoundLimit]) -> VoidOutcome:
         """Void an admission."""

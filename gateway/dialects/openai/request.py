@@ -60,6 +60,7 @@ INPUT_FIELD = "input"
 _GOVERNED_OF_SCENARIOS = _GOVERNED | {VARIABLES_FIELD, INPUT_FIELD}
 _NOT_OF_SCENARIOS = frozenset({"model", "messages", "prompt_variables"})
 _SHOWN_CHARS_MAX = 256
+_OUTPUT_LIMITS = frozenset(OUTPUT_LIMITS)
 
 # An array that holds something; what it holds is not read.
 _has_item = re.compile(rb"\[[ \t\n\r]*[^] \t\n\r]").match
@@ -214,12 +215,17 @@ def _asks_for_usage(fields: Mapping[str, msgspec.Raw], *, stream: bool) -> bool:
 def encode_chat_request(request: ChatRequest, backend: Backend) -> bytes:
     """The body to send to ``backend``: its model's name, usage asked for on streams, all that it takes as it came."""
     fields = request.fields
-    if request.output_limit is not None:
-        fields = _limited(fields, min(request.output_limit, backend.max_output_tokens))
     if backend.unsupported_fields:
         fields = {name: raw for name, raw in fields.items() if name.casefold() not in backend.unsupported_fields}
     stream = request.stream
     parts: list[bytes | msgspec.Raw] = [b'{"model":', _encode(backend.model or request.model)]
+    if request.output_limit is not None:
+        limit = min(request.output_limit, backend.max_output_tokens)
+        if _OUTPUT_LIMITS.isdisjoint(fields):
+            name = "max_completion_tokens" if "max_tokens" in backend.unsupported_fields else "max_tokens"
+            parts.append(f',"{name}":{limit}'.encode())
+        else:
+            fields = _limited(fields, limit)
     for name, raw in fields.items():
         if name != "model" and not (stream and name == "stream_options"):
             parts += (_KEYS.get(name) or b"," + _encode(name) + b":", raw)

@@ -1,8 +1,8 @@
 -- Admits one call: takes from all limits of the call, or from none.
 --
 -- KEYS  1 levels, 2 the record of the lease, 3... the slots of each limit of concurrency, in the order of the limits
--- ARGV  1 {lease id, limits, record_ms, slot_ms, scenario, backend, text bytes, input upper bound, output cap or -1,
---          worst output, choices, input price, output price, first output}
+-- ARGV  1 {lease id, {limits, record_ms, slot_ms, scenario, first output}, backend, text bytes, input upper bound,
+--          output cap or -1, worst output, choices, input price, output price}
 --       outputs are tokens of one choice, prices nano-USD per million tokens
 -- Reply {status, epoch, now_ms, refusing limit or 0, retry_after_ms, output limit or -1, input estimate,
 --        output estimate, expired slots, {shadowed limits}, {window}, {remaining}, {reset_ms}, {used}}
@@ -19,9 +19,10 @@ local RATIO_FIRST = 300000 -- tokens per million bytes: somewhat more than Engli
 local SLOT_WAIT_MS = 1000 -- nobody knows when a call will end
 
 local args = unpacked(ARGV[1])
-local id, limits, record_ms, slot_ms, scenario, backend = args[1], args[2], args[3], args[4], args[5], args[6]
-local text_bytes, input_upper, output_cap, worst_output = args[7], args[8], args[9], args[10]
-local choices, input_price, output_price, first_output = args[11], args[12], args[13], args[14]
+local id, kind_of_call, backend, text_bytes, input_upper = args[1], args[2], args[3], args[4], args[5]
+local output_cap, worst_output, choices, input_price, output_price = args[6], args[7], args[8], args[9], args[10]
+local limits, record_ms, slot_ms = kind_of_call[1], kind_of_call[2], kind_of_call[3]
+local scenario, first_output = kind_of_call[4], kind_of_call[5]
 
 local count = #limits
 local fields = {'e', 'i|' .. backend, 'o|' .. scenario}

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from gateway.limits.scripts import LimitScripts
-from gateway.redis.script import Script
+from gateway.redis.script import Script, ScriptCall
 
 SCRIPTS = LimitScripts(**{name: Script(name, name) for name in ("admit", "settle", "void", "renew", "levels")})
 
@@ -41,6 +41,14 @@ class FakeLane:
     def run(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> asyncio.Future[Any]:
         """See LaneLike."""
         return self._ask(Asked(script.name, (keys, args)))
+
+    def call(self, script: Script, call: ScriptCall) -> asyncio.Future[Any]:
+        """See LaneLike."""
+        count, *values = unpacked(call.packed)
+        keys = int(count)
+        assert 1 + len(values) == call.parts
+        assert call.key in values[:keys]
+        return self.run(script, values[:keys], values[keys:])
 
     def send(self, *parts: bytes | str | int) -> asyncio.Future[Any]:
         """See LaneLike."""
@@ -80,14 +88,32 @@ class FakeLane:
         return asked.future
 
 
+def unpacked(call: bytes) -> list[bytes]:
+    """The bulk strings of a packed call."""
+    values = []
+    while call:
+        assert call.startswith(b"$")
+        size, _, rest = call[1:].partition(b"\r\n")
+        value, call = rest[: int(size)], rest[int(size) :]
+        assert call.startswith(b"\r\n")
+        values.append(value)
+        call = call[2:]
+    return values
+
+
 def packed(*parts: Any) -> bytes:
     """A script's reply."""
     return msgspec.msgpack.encode(parts)
 
 
 def ended(epoch: str = "e1", outcome: int = 0) -> bytes:
-    """The reply to a settlement or a void."""
+    """The reply to a void."""
     return packed(outcome, epoch)
+
+
+def settled(*outcomes: int, epoch: str = "e1") -> bytes:
+    """The reply to a settlement."""
+    return packed(epoch, list(outcomes or (0,)))
 
 
 def admission(*, status: int = 1, epoch: str = "e1", now_ms: int = 1_000_000, used: Sequence[int] = (1,)) -> bytes:

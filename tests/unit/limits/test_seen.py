@@ -22,32 +22,32 @@ def test_the_latest_level_of_each_limit_is_kept() -> None:
 def test_another_epoch_shows_a_loss_once() -> None:
     """The first epoch of a tenant and the same one again show nothing."""
     seen = SeenLevels()
-    assert not seen.epoch("acme", b"e1")
-    assert not seen.epoch("acme", b"e1")
-    assert not seen.epoch("other", b"x")
-    assert seen.epoch("acme", b"e2")
-    assert not seen.epoch("acme", b"e2")
+    assert not seen.epoch("acme", "e1")
+    assert not seen.epoch("acme", "e1")
+    assert not seen.epoch("other", "x")
+    assert seen.epoch("acme", "e2")
+    assert not seen.epoch("acme", "e2")
 
 
 def test_no_levels_are_a_loss_where_there_were_some() -> None:
     """And none where there were none; the next epoch is then the first."""
     seen = SeenLevels()
-    assert not seen.epoch("acme", b"")
-    assert not seen.epoch("acme", b"e1")
+    assert not seen.epoch("acme", "")
+    assert not seen.epoch("acme", "e1")
     seen.remember(BOUND, admitted((10, 2, 1), (100, 50, 1)), 5.0)
-    assert seen.epoch("acme", b"")
+    assert seen.epoch("acme", "")
     assert len(list(seen.to_restore("acme"))) == 1
-    assert not seen.epoch("acme", b"")
-    assert not seen.epoch("acme", b"e2")
+    assert not seen.epoch("acme", "")
+    assert not seen.epoch("acme", "e2")
 
 
 def test_what_was_seen_before_the_loss_is_restored() -> None:
     """Not what has been seen since; and again where a restore was not answered."""
     seen = SeenLevels()
-    assert not seen.epoch("acme", b"e1")
+    assert not seen.epoch("acme", "e1")
     before = admitted((10, 2, 1), (100, 50, 1))
     seen.remember(BOUND, before, 5.0)
-    assert seen.epoch("acme", b"e2")
+    assert seen.epoch("acme", "e2")
     seen.remember(BOUND, admitted((10, 9, 1), (100, 99, 1), now_ms=2_000_000), 6.0)
     restores = list(seen.to_restore("acme"))
     assert restores == [Restore("acme", BOUND.limits, before.levels, 1_000_000)]
@@ -61,10 +61,10 @@ def test_levels_seen_at_different_times_are_restored_apart() -> None:
     seen = SeenLevels()
     one = bound(("requests", "day", 10))
     two = bound(("requests", "minute", 10))
-    assert not seen.epoch("acme", b"e1")
+    assert not seen.epoch("acme", "e1")
     seen.remember(one, admitted((10, 2, 1), now_ms=1), 5.0)
     seen.remember(two, admitted((10, 3, 1), now_ms=2), 5.0)
-    assert seen.epoch("acme", b"e2")
+    assert seen.epoch("acme", "e2")
     assert [(each.seen_ms, each.limits[0].id) for each in seen.to_restore("acme")] == [
         (1, "t:requests-day"),
         (2, "t:requests-minute"),
@@ -74,7 +74,7 @@ def test_levels_seen_at_different_times_are_restored_apart() -> None:
 def test_a_server_in_doubt_is_told_every_level() -> None:
     """The epoch may be the same; tenant by tenant, once."""
     seen = SeenLevels()
-    assert not seen.epoch("acme", b"e1")
+    assert not seen.epoch("acme", "e1")
     last = admitted((10, 2, 1), (100, 50, 1))
     seen.remember(BOUND, last, 5.0)
     assert not seen.lost
@@ -88,11 +88,11 @@ def test_a_server_in_doubt_is_told_every_level() -> None:
 def test_the_epoch_that_a_restore_makes_is_no_loss() -> None:
     """It is the one from then on."""
     seen = SeenLevels()
-    assert not seen.epoch("acme", b"e1")
-    seen.restored("acme", b"e2")
-    assert not seen.epoch("acme", b"e2")
-    seen.restored("acme", b"")
-    assert not seen.epoch("acme", b"e3")
+    assert not seen.epoch("acme", "e1")
+    seen.restored("acme", "e2")
+    assert not seen.epoch("acme", "e2")
+    seen.restored("acme", "")
+    assert not seen.epoch("acme", "e3")
 
 
 def test_of_two_levels_that_wait_the_higher_one_is_restored() -> None:

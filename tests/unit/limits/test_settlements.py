@@ -10,7 +10,7 @@ import pytest
 from gateway.errors import RedisRefused, RedisUnanswered, RedisUnavailable
 from gateway.limits.settlements import QueueBounds, Settlements
 from gateway.limits.wire import LimitSet, ScriptOptions, SettleCall
-from tests.unit.limits.fake_lane import SCRIPTS, Asked, FakeLane, ended
+from tests.unit.limits.fake_lane import SCRIPTS, Asked, FakeLane, ended, settled
 
 KIND = LimitSet("acme", ())
 
@@ -20,7 +20,7 @@ class Queue:
 
     def __init__(self, **bounds: Any) -> None:
         self.lane = FakeLane()
-        self.epochs: list[tuple[str, bytes]] = []
+        self.epochs: list[tuple[str, str]] = []
         self.lost = 0
         self.settlements = Settlements(
             self.lane,
@@ -33,31 +33,42 @@ class Queue:
     def _lose(self, count: int) -> None:
         self.lost += count
 
-    def settle(self, lease_id: str) -> None:
-        """A call has ended."""
+    def settle(self, *lease_ids: str, kind: LimitSet = KIND, ended_at: float = 1_000_000.0) -> None:
+        """Calls have ended, in one turn of the loop."""
+        for each in lease_ids:
+            self._settle(each, kind, ended_at)
+        self.settlements._end_turn()
+
+    def _settle(self, lease_id: str, kind: LimitSet, ended_at: float) -> None:
         self.settlements.settle(
             SettleCall(
                 lease_id=lease_id,
                 admitted_ms=0,
-                kind=KIND,
+                kind=kind,
                 usage=None,
                 cost_nano=0,
                 key="ci",
                 scenario="chat",
                 backend="main",
                 status=200,
-                ended_at=1_000_000.0,
+                ended_at=ended_at,
             )
         )
 
     def sent(self) -> list[str]:
         """The ids that were sent, in order."""
-        return [each.arguments[0] for each in self.lane.asked]
+        return [lease_id for each in self.lane.asked for lease_id in leases_of(each)]
 
 
-def answered(_: Asked) -> bytes:
+def leases_of(asked: Asked) -> list[str]:
+    """The leases that a command is about."""
+    arguments = asked.arguments
+    return [call[0] for call in arguments[4]] if asked.what == "settle" else [arguments[0]]
+
+
+def answered(asked: Asked) -> bytes:
     """Every command is."""
-    return ended()
+    return settled() if asked.what == "settle" else ended()
 
 
 def test_it_is_sent_at_once_and_the_epoch_is_told() -> None:
@@ -69,7 +80,7 @@ def test_it_is_sent_at_once_and_the_epoch_is_told() -> None:
         queue.settle("a")
         assert queue.sent() == ["a"]
         await asyncio.sleep(0)
-        assert queue.epochs == [("acme", b"e1")]
+        assert queue.epochs == [("acme", "e1")]
         assert queue.settlements.waiting == 0
 
     asyncio.run(main())
@@ -165,7 +176,7 @@ def test_the_end_waits_for_answers_for_a_bounded_time() -> None:
     async def main() -> None:
         queue = Queue()
         queue.settle("a")
-        asyncio.get_running_loop().call_soon(queue.lane.asked[0].future.set_result, ended())
+        asyncio.get_running_loop().call_soon(queue.lane.asked[0].future.set_result, settled())
         await queue.settlements.close(5.0)
         assert queue.lost == 0
         away = Queue()
@@ -232,10 +243,69 @@ def test_an_entry_that_is_refused_does_not_keep_the_others() -> None:
         for number in range(500):
             queue.settle(f"a{number}")
         queue.lane.available = True
-        queue.lane.answer = lambda each: RedisRefused("x") if each.arguments[0] == "a0" else ended()
+        queue.lane.answer = lambda each: RedisRefused("x") if "a0" in leases_of(each) else settled()
         await queue.settlements.flush()
         assert len(queue.lane.asked) == 500
         assert queue.settlements.waiting == 1
         assert not queue.settlements.is_behind("acme")
+
+    asyncio.run(main())
+
+
+def test_what_ends_in_one_turn_is_told_together() -> None:
+    """Calls of one kind, in order, in bounded parts; others and those of another day for themselves."""
+
+    async def main() -> None:
+        queue = Queue()
+        queue.lane.answer = answered
+        other = LimitSet("globex", ())
+        queue._settle("a", KIND, 1_000_000.0)
+        queue._settle("x", other, 1_000_000.0)
+        queue._settle("b", KIND, 1_000_000.0)
+        queue._settle("c", KIND, 1_000_000.0 + 86_400)
+        assert [leases_of(each) for each in queue.lane.asked] == [["a", "b"]]  # its day is over
+        await asyncio.sleep(0)
+        assert [leases_of(each) for each in queue.lane.asked] == [["a", "b"], ["x"], ["c"]]
+        queue.lane.asked.clear()
+        queue.settle(*(f"d{number}" for number in range(70)))
+        assert [len(leases_of(each)) for each in queue.lane.asked] == [32, 32, 6]
+        await asyncio.sleep(0)
+        assert queue.settlements.waiting == 0
+
+    asyncio.run(main())
+
+
+def test_one_call_that_is_refused_does_not_keep_those_told_with_it() -> None:
+    """They are told again one by one."""
+
+    async def main() -> None:
+        queue = Queue()
+        queue.lane.answer = lambda each: RedisRefused("x") if "b" in leases_of(each) else settled()
+        queue.settle("a", "b", "c")
+        await asyncio.sleep(0)
+        assert queue.settlements.waiting == 3
+        await queue.settlements.flush()
+        assert [leases_of(each) for each in queue.lane.asked[1:]] == [["a"], ["b"], ["c"]]
+        assert (queue.settlements.waiting, queue.lost) == (1, 0)
+
+    asyncio.run(main())
+
+
+def test_calls_told_together_count_one_by_one() -> None:
+    """For the bound of the queue and for what is lost."""
+
+    async def main() -> None:
+        queue = Queue(entries_max=4)
+        for each in "abcdef":
+            queue._settle(each, KIND, 1_000_000.0)
+        queue.lane.available = False
+        queue.settlements._end_turn()
+        assert (queue.settlements.waiting, queue.lost) == (4, 2)
+        queue.settle("g")
+        assert (queue.settlements.waiting, queue.lost) == (1, 6)
+        queue.lane.available = True
+        queue.settle("h", "i")
+        await queue.settlements.close(0.01)
+        assert queue.lost == 9
 
     asyncio.run(main())

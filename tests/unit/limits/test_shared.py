@@ -165,6 +165,7 @@ def test_the_end_of_a_call_does_not_overtake_a_restore() -> None:
         assert lane.names() == []
         lane.change(available=True)
         shared.settle(end)
+        await asyncio.sleep(0)
         assert lane.names() == ["levels", "settle"]
 
     asyncio.run(main())

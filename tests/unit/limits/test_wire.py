@@ -21,6 +21,7 @@ from gateway.limits.wire import (
     count,
 )
 from gateway.model import Limit, Price, Usage
+from gateway.redis.script import script_call
 
 OPTIONS = ScriptOptions()
 RPM = BoundLimit(id="t:rpm", limit=Limit(name="rpm", unit="requests", per="minute", amount=600, burst=50))
@@ -81,9 +82,16 @@ def test_the_keys_of_a_call_lie_in_one_slot() -> None:
     """All keys carry the tenant's hash tag; slots come in the order of the limits of concurrency."""
     admit = codec.encode_admit(_admit(), OPTIONS)
     assert admit.keys == (b"lgw:1:{acme}:levels", b"lgw:1:{acme}:lease:lease-1", b"lgw:1:{acme}:slots:t:two")
-    settle = codec.encode_settle(_settle(), OPTIONS)
-    assert settle.keys[2:4] == (b"lgw:1:{acme}:usage:1970-01-01", b"lgw:1:{acme}:events")
+    settle = codec.encode_settle((_settle(), _settle(lease_id="lease-2")), OPTIONS)
+    assert settle.keys[1:3] == (b"lgw:1:{acme}:usage:1970-01-01", b"lgw:1:{acme}:events")
     assert all(key.startswith(b"lgw:1:{acme}:") for key in settle.keys)
+
+
+@pytest.mark.parametrize("limits", [(), (RPM, TPD), (RPM, TWO), (TWO, RPM, TWO)])
+def test_a_packed_admission_is_the_same_call(limits: tuple[BoundLimit, ...]) -> None:
+    """What is ready-made for a kind of calls, byte for byte as it would be packed anew."""
+    call = _admit(limits=limits, lease_id="0123456789abcdef1f")
+    assert codec.pack_admit(call, OPTIONS) == script_call(*codec.encode_admit(call, OPTIONS))
 
 
 def test_a_limit_of_cost_needs_a_price() -> None:
@@ -95,14 +103,14 @@ def test_a_limit_of_cost_needs_a_price() -> None:
 def test_the_dearest_input_is_reserved() -> None:
     """Where cached input costs more than other, that is the worst case."""
     price = Price(input_nano_usd=3, cached_input_nano_usd=7, output_nano_usd=11)
-    assert _sent(codec.encode_admit(_admit(limits=(USD,), price=price), OPTIONS).args)[11:13] == [7, 11]
+    assert _sent(codec.encode_admit(_admit(limits=(USD,), price=price), OPTIONS).args)[8:10] == [7, 11]
 
 
 def test_the_worst_output_is_within_the_cap() -> None:
     """The request's own limit counts where it is lower; none is sent as -1."""
-    assert _sent(codec.encode_admit(_admit(output_cap=30), OPTIONS).args)[8:10] == [30, 30]
-    assert _sent(codec.encode_admit(_admit(output_cap=300), OPTIONS).args)[8:10] == [300, 100]
-    assert _sent(codec.encode_admit(_admit(), OPTIONS).args)[8:10] == [-1, 100]
+    assert _sent(codec.encode_admit(_admit(output_cap=30), OPTIONS).args)[5:7] == [30, 30]
+    assert _sent(codec.encode_admit(_admit(output_cap=300), OPTIONS).args)[5:7] == [300, 100]
+    assert _sent(codec.encode_admit(_admit(), OPTIONS).args)[5:7] == [-1, 100]
 
 
 def test_a_refusal_is_read() -> None:
@@ -112,7 +120,7 @@ def test_a_refusal_is_read() -> None:
     )
     reply = codec.decode_admit(_admit(), raw)
     assert (reply.admitted, reply.refused, reply.retry_after_ms, reply.output_limit) == (False, TPD, 1500, None)
-    assert (reply.epoch, reply.now_ms, reply.expired) == (b"e1", 77, 1)
+    assert (reply.epoch, reply.now_ms, reply.expired) == ("e1", 77, 1)
     assert reply.levels[0] == Level(limit=50, remaining=5, reset_ms=1, used=45, window=0)
     assert reply.levels[1] == Level(limit=5000, remaining=0, reset_ms=2, used=5003, window=9)
 
@@ -139,7 +147,8 @@ def test_only_reported_usage_is_learned_from() -> None:
         _settle(text_bytes=9, usage=None),
         _settle(text_bytes=9, usage=Usage(estimated=True)),
     ]
-    assert [_sent(codec.encode_settle(call, OPTIONS).args)[14] for call in learned] == [9, 0, 0]
+    ended = _sent(codec.encode_settle(learned, OPTIONS).args)[4]
+    assert [call[12] for call in ended] == [9, 0, 0]
 
 
 def test_renewals_name_each_slot_key_once() -> None:
@@ -149,13 +158,14 @@ def test_renewals_name_each_slot_key_once() -> None:
     assert [key.rpartition(b"}:")[2] for key in renew.keys] == [b"levels", b"slots:t:two", b"lease:a", b"lease:b"]
     assert _sent(renew.args) == [30_000, 1, [["a", [1]], ["b", [1]]]]
     reply = codec.decode_renew(held, msgspec.msgpack.encode(["e1", 5, [2], 3]))
-    assert (reply.epoch, reply.now_ms, reply.ended, reply.expired) == (b"e1", 5, ("b",), 3)
+    assert (reply.epoch, reply.now_ms, reply.ended, reply.expired) == ("e1", 5, ("b",), 3)
 
 
 def test_outcomes_are_named() -> None:
     """The numbers of the scripts, as words."""
     ended = [msgspec.msgpack.encode([outcome, "e1"]) for outcome in range(3)]
-    assert [codec.decode_settle(raw).outcome for raw in ended] == ["settled", "charged", "repeated"]
+    settled = codec.decode_settle(msgspec.msgpack.encode(["e1", [0, 1, 2]]))
+    assert (settled.epoch, settled.outcomes) == ("e1", ("settled", "charged", "repeated"))
     assert [codec.decode_void(raw) for raw in ended] == ["voided", "blocked", "ended"]
 
 

@@ -87,14 +87,14 @@ def admit_call(**fields: Any) -> AdmitCall:
 def admitted(*levels: tuple[int, int, int], **fields: Any) -> AdmitReply:
     """An admission with levels of limit, remaining and reset."""
     values: dict[str, Any] = {
-        "admitted": True,
-        "epoch": b"e1",
+        "status": 1,
+        "epoch": "e1",
         "now_ms": 1_000_000,
-        "refused": None,
+        "refused_place": 0,
         "retry_after_ms": 0,
-        "output_limit": None,
-        "shadowed": (),
-        "capacities": tuple(most for most, _, _ in levels),
+        "output_bound": -1,
+        "shadowed_places": (),
+        "kind": LimitSet("acme", limits(*[a_limit("requests", "day", most) for most, _, _ in levels])),
         "remaining": tuple(left for _, left, _ in levels),
         "reset_ms": tuple(reset for _, _, reset in levels),
         "used": tuple(most - left for most, left, _ in levels),

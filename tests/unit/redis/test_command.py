@@ -8,7 +8,7 @@ import pytest
 
 from gateway.errors import RedisRefused, RedisUnanswered, RedisUnavailable
 from gateway.redis.command import Command, ErrorReply, pack
-from gateway.redis.script import Script
+from gateway.redis.script import Script, script_call
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_script_is_brought_along_once() -> None:
     async def main() -> None:
         script = Script("one", "return 1")
         command = Command(asyncio.get_running_loop().create_future(), b"")
-        command.script, command.rest = script, (1, b"key", "argument")
+        command.script, command.call = script, script_call((b"key",), ("argument",))
         command.carry_source()
         assert command.packed == pack("EVAL", "return 1", 1, "key", b"argument")
         assert command.script is None
