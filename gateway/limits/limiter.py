@@ -257,8 +257,11 @@ class Limiter:
         call, reply = lease.call, lease.reply
         if lease.hold is not None:
             lease.hold.settle(None if end.keep else _used(end))
-        if isinstance(lease, AdmittedLease) and lease.bound.slots:
-            self.shared.slots.release(call.tenant, call.lease_id, lease.bound.slots)
+        if isinstance(lease, AdmittedLease):
+            bound = lease.bound
+            if bound.slots:
+                self.shared.slots.release(call.tenant, call.lease_id, bound.slots)
+            bound.standing = None  # what it gives back may be what was missing
         if self._lane is None:
             return
         now_s = wall()

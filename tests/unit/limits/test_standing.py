@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from gateway.clock import monotonic
 from gateway.errors import GatewayError
-from gateway.limits import Limiter, LimitOptions
+from gateway.limits import NOTHING_USED, Limiter, LimitOptions
 from gateway.model import ChatRequest, Limit
 from tests.support.calls import until
 from tests.unit.limits.door import REQUEST, Door, run
-from tests.unit.limits.fake_lane import SCRIPTS, admission
+from tests.unit.limits.fake_lane import SCRIPTS, admission, settled
 from tests.unit.limits.values import CHAT, a_limit
 
 
@@ -83,5 +84,22 @@ def test_a_refusal_does_not_stand_without_redis() -> None:
         await never.refused()
         await never.refused()
         assert never.lane.names() == ["admit", "admit"]
+
+    run(main())
+
+
+def test_the_end_of_a_call_ends_what_stands() -> None:
+    """What it gives back may be what was missing."""
+
+    async def main() -> None:
+        door = Door(a_limit("tokens", "day", 10))
+        door.lane.answer = lambda asked: admission() if asked.what == "admit" else settled()
+        lease = await door.admit()
+        door.lane.answer = lambda asked: admission(status=0, used=[10]) if asked.what == "admit" else settled()
+        await door.refused()
+        lease.settle(NOTHING_USED)
+        await asyncio.sleep(0)
+        await door.refused()
+        assert door.lane.names() == ["admit", "admit", "settle", "admit"]
 
     run(main())
