@@ -149,7 +149,7 @@ class ServiceSettings(BaseSettings):
         0.05,
         0,
         1,
-        "How long a refusal may stand: so long, and no longer than its own wait, a call that asks for no less is refused"
+        "How long a refusal may stand: so long, and not beyond its own wait, a call that asks for no less is refused"
         " without asking Redis. 0: never. A limit that is reset or given back meanwhile admits so much later.",
     )
     limit_slot_s: Duration = _seconds(
