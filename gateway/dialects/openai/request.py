@@ -246,7 +246,7 @@ def _limited(fields: Mapping[str, msgspec.Raw | bytes], limit: int) -> Mapping[s
             if asked > limit:
                 lowered[name] = b"%d" % limit
     if not is_limited:
-        lowered["max_tokens"] = b"%d" % limit
+        lowered[next(name for name in OUTPUT_LIMITS if name in fields)] = b"%d" % limit
     return lowered
 
 

@@ -347,3 +347,22 @@ def test_output_is_limited_under_the_name_that_the_request_has_for_it(
     left = json.loads(encode_chat_request(request, msgspec.structs.replace(BACKEND, max_output_tokens=100)))
     given = {name: left[name] for name in ("max_tokens", "max_completion_tokens") if left.get(name) is not None}
     assert given == sent
+
+
+@pytest.mark.parametrize(
+    ("members", "unsupported", "sent"),
+    [
+        (b"", {"max_tokens"}, {"max_completion_tokens": 5}),
+        (b"", {"max_completion_tokens"}, {"max_tokens": 5}),
+        (b',"max_tokens":9', {"max_tokens"}, {"max_completion_tokens": 5}),
+        (b',"max_completion_tokens":null', {"max_tokens"}, {"max_completion_tokens": 5}),
+    ],
+)
+def test_an_output_limit_is_sent_under_a_name_that_the_backend_takes(
+    members: bytes, unsupported: set[str], sent: dict[str, int]
+) -> None:
+    """What was reserved binds the backend, also where it does not take the caller's name for it."""
+    request = read_chat_request(b'{"model":"m","messages":[{}]' + members + b"}", MAX_MEMBERS)
+    backend = Backend(name="b", provider="openai", origin=None, unsupported_fields=frozenset(unsupported))
+    body = json.loads(encode_chat_request(msgspec.structs.replace(request, output_limit=5), backend))
+    assert {name: value for name, value in body.items() if name.startswith("max_")} == sent
