@@ -7,8 +7,8 @@ import pytest
 
 from gateway.limits import End
 from gateway.model import Usage
+from tests.unit.limits.door import REQUEST, Door, run
 from tests.unit.limits.fake_lane import admission, ended
-from tests.unit.limits.test_limiter import REQUEST, Door, run
 
 
 @pytest.mark.parametrize(("keep", "had"), [(False, 1), (False, 2), (True, 2)])
