@@ -13,9 +13,11 @@ from tests.unit.limits.door import REQUEST, Door, run
 from tests.unit.limits.fake_lane import admission, settled
 
 
-@pytest.mark.parametrize("had", [1, 2])
-def test_a_call_that_may_take_two_answers_reserves_for_both(had: int) -> None:
-    """Input and output of both at the admission; the settlement learns from those that were had."""
+@pytest.mark.parametrize(("keep", "had"), [(False, 1), (False, 2), (True, 2)])
+def test_a_call_that_may_take_two_answers_reserves_for_both(keep: bool, had: int) -> None:
+    """Input and output at the admission; the settlement learns from those that were had, or from both where the
+    reservation is kept.
+    """
 
     async def main() -> None:
         door = Door()
@@ -25,7 +27,8 @@ def test_a_call_that_may_take_two_answers_reserves_for_both(had: int) -> None:
         lease = await door.admit(request=request)
         one, two = (asked.arguments for asked in door.lane.asked)
         assert (two[3], two[4], one[7], two[7]) == (2 * one[3], 2 * one[4], 1, 6)
-        assert lease.settle(End(usage=Usage(input_tokens=1, output_tokens=2), backend="main", answers=had))
+        used = Usage(input_tokens=1, output_tokens=2)
+        assert lease.settle(End(usage=used, backend="main", keep=keep, answers=1 if keep else had))
         await asyncio.sleep(0)
         (told,) = door.lane.asked[-1].arguments[4]
         assert (told[12], told[13]) == (had * one[3], 3 * had)
