@@ -226,4 +226,9 @@ def test_the_example_registry_answers(tmp_path: Path) -> None:
         assert answer.status == 200
         said = answer.json()["choices"][0]["message"]["content"]
         assert said == "Summarise the following in three sentences: a long story"
+        named = call(gateway, "/v1/scenarios/rewrite", {"variables": {"tone": "kind"}, "input": "Go away"})
+        asked = {"model": "rewrite", "messages": [{"role": "user", "content": "Go away"}]}
+        as_chat = call(gateway, "/v1/chat/completions", asked | {"prompt_variables": {"tone": "kind"}})
+        texts = {answer.json()["choices"][0]["message"]["content"] for answer in (named, as_chat)}
+        assert texts == {"Rewrite the following in a kind tone: Go away"}
         assert call(gateway, "/generate", {"model": "echo", "prompt": "x"}).json() == {"generated_text": "x"}
