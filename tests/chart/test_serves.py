@@ -30,11 +30,9 @@ from tests.support.chart import (
 )
 from tests.support.client import RawClient
 from tests.support.gateway import ROOT, GatewayProcess
-from tests.support.kubelet import Files, Kubelet
+from tests.support.kubelet import Files, Kubelet, RenderedGateway
 from tests.support.upstream import ScriptedUpstream
 from tests.support.waiting import eventually, free_port
-
-ADDRESSES = {"LLM_GATEWAY_LISTEN": "0.0.0.0:8080", "LLM_GATEWAY_MANAGEMENT_LISTEN": "0.0.0.0:8081"}
 
 
 @contextmanager
@@ -64,25 +62,9 @@ def answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def served(objects: list[Object], root: Path, secrets: Mapping[str, Files], **changed: str) -> GatewayServed:
+def served(objects: list[Object], root: Path, secrets: Mapping[str, Files], **changed: str) -> RenderedGateway:
     """The rendered gateway, not started yet."""
-    return GatewayServed(objects, root, secrets, changed)
-
-
-class GatewayServed(GatewayProcess):
-    """The container of the rendered Deployment as a process, on free ports."""
-
-    def __init__(
-        self, objects: list[Object], root: Path, secrets: Mapping[str, Files], changed: Mapping[str, str]
-    ) -> None:
-        spec = gateway_pod(objects)
-        self.kubelet = Kubelet(objects, root, secrets)
-        self.kubelet.mount(spec)
-        environment = self.kubelet.environment(spec)
-        assert {name: environment.pop(name) for name in ADDRESSES} == ADDRESSES
-        self.environment = {**environment, **changed}
-        assert spec["containers"][0]["args"] == ["serve"], "which is what this starts"
-        super().__init__("", env=self.environment)
+    return RenderedGateway(objects, root, secrets, changed)
 
 
 def run(arguments: list[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:

@@ -16,9 +16,11 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.support.chart import Object
+from tests.support.chart import Object, gateway_pod
+from tests.support.gateway import GatewayProcess
 
 Files = Mapping[str, bytes]
+ADDRESSES = {"LLM_GATEWAY_LISTEN": "0.0.0.0:8080", "LLM_GATEWAY_MANAGEMENT_LISTEN": "0.0.0.0:8081"}
 ABSOLUTE = re.compile(r"(?<![\w/.])/(?:etc/(?:llm-gateway|valkey)|data|tmp|dev/shm)\b")
 """Where containers of the chart mount something."""
 
@@ -102,3 +104,19 @@ class Kubelet:
         for old in path.iterdir():
             if not old.name.startswith("..") and old.name not in files:
                 old.unlink()
+
+
+class RenderedGateway(GatewayProcess):
+    """The container of the rendered Deployment as a process, on free ports."""
+
+    def __init__(
+        self, objects: list[Object], root: Path, secrets: Mapping[str, Files], changed: Mapping[str, str]
+    ) -> None:
+        spec = gateway_pod(objects)
+        self.kubelet = Kubelet(objects, root, secrets)
+        self.kubelet.mount(spec)
+        environment = self.kubelet.environment(spec)
+        assert {name: environment.pop(name) for name in ADDRESSES} == ADDRESSES
+        self.environment = {**environment, **changed}
+        assert spec["containers"][0]["args"] == ["serve"], "which is what this starts"
+        super().__init__("", env=self.environment)
