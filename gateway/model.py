@@ -126,11 +126,24 @@ class Backend(Frozen, frozen=True):
         return f"Backend({self.name!r})"
 
 
+class Condition(Frozen, frozen=True):
+    """What a request must be for a target to be a candidate; all of it must hold, and None says nothing."""
+
+    tenants: frozenset[str] | None = None
+    keys: frozenset[str] | None = None  # names of keys
+    min_bytes: int = 0  # of the request's body; both bounds are included
+    max_bytes: int | None = None
+    tools: bool | None = None
+    images: bool | None = None
+    headers: tuple[tuple[str, frozenset[str]], ...] = ()  # name in lower case, the values that will do
+
+
 class Target(Frozen, frozen=True):
     """A backend with its share of a scenario's traffic; weight >= 0."""
 
     backend: Backend
     weight: int
+    when: Condition | None = None  # None: for every request that no other target's condition holds for
 
 
 class Parameters(Frozen, frozen=True):
@@ -173,8 +186,11 @@ class AnswerRule(Frozen, frozen=True):
     retry: bool = False  # whether a whole answer that does not conform is asked for once more
 
 
+Variant = Literal["base", "canary", "shadow"]
+
+
 class Scenario(Frozen, frozen=True):
-    """What a tenant asks for by name, compiled."""
+    """What a tenant asks for by name, compiled; a canary and a shadow are scenarios of the same name."""
 
     name: str
     description: str = ""
@@ -189,6 +205,36 @@ class Scenario(Frozen, frozen=True):
     cache_ttl_s: float = 600.0
     disabled: bool = False
     created: int = 0  # Unix seconds, for /v1/models; the first load that saw it
+    variant: Variant = "base"
+    canary: Canary | None = None
+    shadow: Shadow | None = None
+    unmatched: Literal["refuse", "fallbacks"] | None = None  # for requests that no target takes
+    conditional: bool = False  # whether any target has a condition
+
+
+class Abort(Frozen, frozen=True):
+    """The bounds of a canary; None where it has none of that kind."""
+
+    error_ratio: float | None = None
+    first_token_p95_s: float | None = None
+    min_requests: int = 50
+
+
+class Canary(Frozen, frozen=True):
+    """A variant that takes a share of the callers. ``rollout`` names the scenario's content, on every replica alike."""
+
+    scenario: Scenario
+    percent: float  # 0..100
+    rollout: str
+    sticky: Literal["request", "key", "tenant", "user"] = "key"
+    abort: Abort | None = None
+
+
+class Shadow(Frozen, frozen=True):
+    """A variant that is sent copies of a share of the requests, and whose answers nobody sees."""
+
+    scenario: Scenario
+    percent: float  # 0..100
 
 
 LimitUnit = Literal["requests", "tokens", "inputTokens", "outputTokens", "cost", "concurrency"]
@@ -323,3 +369,4 @@ class Plan(Frozen, frozen=True):
 
     attempts: tuple[Backend, ...]
     dropped: tuple[tuple[str, str], ...] = ()
+    may_wait: bool = True  # for a place at the last backend, where that has a queue

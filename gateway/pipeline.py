@@ -1,7 +1,7 @@
 """The whole journey of a request, from what the edge read to what the edge will send.
 
-Each step is one call, in the order of the design: authenticate, (read), resolve, render, plan, admit, call, check the
-answer, meter.
+Each step is one call, in the order of the design: authenticate, (read), resolve, choose a variant, render, plan, admit,
+(copy for a shadow), call, check the answer, meter.
 
 Invariants:
 - What a stream holds, that is the lease, the place at the backend and the upstream connection, lives on one Cleanup. It
@@ -15,19 +15,23 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+from msgspec.structs import replace
 
 from gateway.auth import TokenAuthenticator, authenticate
 from gateway.cleanup import Cleanup
 from gateway.clock import wall
 from gateway.errors import GatewayError
 from gateway.limits import End, Lease, Limiter
+from gateway.limits.binding import Bound
 from gateway.meter import MeteredStream, charge, estimate_usage
-from gateway.model import AnswerRule, ChatRequest, Credentials, Plan, Principal, Scenario, Snapshot
+from gateway.model import AnswerRule, ChatRequest, Credentials, Plan, Principal, Scenario, Shadow, Snapshot
 from gateway.registry import resolve, usable_names
-from gateway.routing import make_plan
+from gateway.rollout import Rollouts, ShadowJob
+from gateway.routing import Asking, make_plan
 from gateway.scenarios import AnswerChecks, StreamWatch, render
 from gateway.telemetry import RequestRecord
 from gateway.upstream.call import Answer, Caller
@@ -53,6 +57,10 @@ class Incoming(Protocol):
     async def body(self) -> bytes:
         """The body, waited for. Raises GatewayError."""
 
+    @property
+    def routing_headers(self) -> Mapping[str, str]:
+        """The headers that conditions of targets may look at."""
+
 
 class Reply:
     """What to send: a whole ``body``, or a ``stream`` to be read to its end. ``close`` it when done."""
@@ -75,6 +83,13 @@ class Reply:
         self._cleanup.close()
 
 
+class OptionalSteps(NamedTuple):
+    """The steps that only some scenarios ask for."""
+
+    answers: AnswerChecks
+    rollouts: Rollouts
+
+
 class Pipeline:
     """The straight line; holds nothing of any request."""
 
@@ -85,14 +100,16 @@ class Pipeline:
         caller: Caller,
         max_attempts: int,
         tokens: TokenAuthenticator,
-        answers: AnswerChecks,
+        steps: OptionalSteps,
     ) -> None:
         self._registry = registry
         self._limiter = limiter
         self._caller = caller
         self._max_attempts = max_attempts
         self._tokens = tokens
-        self._answers = answers
+        self._answers = steps.answers
+        self._rollouts = steps.rollouts
+        self.finished = steps.rollouts.finished  # what is learned of a canary once a request of its scenario is over
 
     async def identify(self, credentials: Credentials, record: RequestRecord) -> Principal:
         """Who calls; waits only for the keys of a token's issuer. Raises AuthenticationFailed."""
@@ -103,12 +120,12 @@ class Pipeline:
         snapshot = self._registry.snapshot
         if self._tokens.token_in(snapshot, credentials) is not None:
             return None
-        return _noted(authenticate(snapshot, credentials, wall()), record)
+        return _noted(authenticate(snapshot, credentials, wall()), snapshot, record)
 
     async def _by_token(self, credentials: Credentials, record: RequestRecord) -> Principal:
         snapshot = self._registry.snapshot
         token = credentials.presented[0]
-        return _noted(await self._tokens.authenticate(snapshot, credentials, token, wall()), record)
+        return _noted(await self._tokens.authenticate(snapshot, credentials, token, wall()), snapshot, record)
 
     async def models(self, credentials: Credentials, record: RequestRecord) -> dict[str, Scenario]:
         """Every name and alias that this caller may use, sorted. Raises AuthenticationFailed."""
@@ -124,19 +141,17 @@ class Pipeline:
         """Answer one chat completion. Raises GatewayError, also as ``read`` does, which makes a request of a body."""
         principal = self._by_key(credentials, record) or await self._by_token(credentials, record)
         body = incoming.body_now()  # most are here with their head, and then there is nothing to wait for
-        request = read(await incoming.body() if body is None else body)
-        record.stream = request.stream
-        scenario = resolve(principal, request.model)
-        record.scenario = record.request_model = scenario.name
-        request = render(scenario, request)
-        limits = self._limiter.bind(principal, scenario)
-        draw = random.random()  # noqa: S311  # a share of traffic, no secret
-        plan = make_plan(scenario, draw, self._max_attempts, priced_only=limits is not None and limits.needs_price)
+        asked = read(await incoming.body() if body is None else body)
+        record.stream = asked.stream
+        scenario, request, limits, plan = self._decide(principal, asked, incoming, record)
         if limits is None or not plan.attempts:
             lease = self._limiter.unlimited(principal, scenario)
         else:
             lease = await self._limiter.admit(limits, plan, request)
             request = lease.applied_to(request)
+        if scenario.shadow is not None:
+            copy = replace(asked, output_limit=request.output_limit)
+            self._rollouts.shadows.offer(_job(scenario.shadow, principal, copy, incoming, record))
         cleanup = Cleanup()
         try:
             answer = await self._caller.call(plan, request, record, cleanup)
@@ -159,6 +174,24 @@ class Pipeline:
             cleanup.close()
             _give_up(lease, plan, record, error)
             raise
+
+    def _decide(
+        self, principal: Principal, asked: ChatRequest, incoming: Incoming, record: RequestRecord
+    ) -> tuple[Scenario, ChatRequest, Bound | None, Plan]:
+        """Resolve, choose a variant, render, plan: what needs nobody else's answer. Raises GatewayError."""
+        scenario = resolve(principal, asked.model)
+        record.scenario = record.request_model = scenario.name
+        if scenario.canary is not None:
+            scenario = self._rollouts.choose(scenario, principal, asked, record)
+        request = render(scenario, asked)
+        limits = self._limiter.bind(principal, scenario)
+        asking = None
+        if scenario.conditional:
+            asking = Asking(principal=principal, request=request, headers=incoming.routing_headers)
+        priced_only = limits is not None and limits.needs_price
+        draw = random.random()  # noqa: S311  # a share of traffic, no secret
+        plan = make_plan(scenario, draw, self._max_attempts, priced_only=priced_only, asking=asking)
+        return scenario, request, limits, plan
 
     def _metered(self, scenario: Scenario, answer: Answer, record: RequestRecord, cleanup: Cleanup) -> MeteredStream:
         """The stream to be read; what it holds is left on ``cleanup``."""
@@ -199,10 +232,24 @@ def _end_watch(watch: StreamWatch, record: RequestRecord) -> None:
     watch.close(complete=record.stream_end_reason == "complete")
 
 
-def _noted(principal: Principal, record: RequestRecord) -> Principal:
+def _noted(principal: Principal, snapshot: Snapshot, record: RequestRecord) -> Principal:
+    record.generation = snapshot.generation
     record.tenant = principal.tenant.name
     record.key = principal.key.name
     return principal
+
+
+def _job(
+    shadow: Shadow, principal: Principal, asked: ChatRequest, incoming: Incoming, record: RequestRecord
+) -> ShadowJob:
+    return ShadowJob(
+        shadow=shadow,
+        principal=principal,
+        request=asked,
+        headers=incoming.routing_headers,
+        request_id=record.request_id,
+        generation=record.generation,
+    )
 
 
 def _settle(lease: Lease, request: ChatRequest, answer: Answer, record: RequestRecord) -> None:

@@ -22,6 +22,7 @@ from gateway.settings.schema import is_token
 if TYPE_CHECKING:
     from gateway.app.launch import Inherited
     from gateway.redis.lane import RedisLane
+    from gateway.rollout import Rollouts
     from gateway.telemetry import Metrics
 
 _TOKENS: Final = ("admin_token", "admin_read_token")
@@ -48,6 +49,7 @@ class Administration:
         self.lane = None if redis_url is None else _lane(settings, redis_url)
         self.fleet = FleetLoad(metrics, self.lane, process=process, replica=inherited.replica)
         self.sync: KeySync | None = None
+        self.rollouts: Rollouts | None = None  # to be shown, once there are any
         if self.lane is not None and settings.registry_source == "folder":
             self.sync = KeySync(
                 KeyStore(self.lane),

@@ -13,6 +13,7 @@ from gateway.app.admin_autoscaling import add_autoscaling
 from gateway.app.admin_gate import PREFIX
 from gateway.app.admin_keys import AdminKeys, AuditLog
 from gateway.app.admin_limits import AdminLimits, no_tenant
+from gateway.app.admin_rollouts import RolloutList, rollout_list
 from gateway.app.source import RegistryWatch
 from gateway.edge.schemas import ErrorBody
 from gateway.model import Limit, Snapshot, Tenant
@@ -37,6 +38,7 @@ def admin_router(admin: Administration) -> APIRouter:
     _add_keys(router, keys)
     _add_changes(router, keys)
     _add_revocations(router, keys)
+    _add_rollouts(router, admin)
     return router
 
 
@@ -148,6 +150,13 @@ def _add_revocations(router: APIRouter, keys: AdminKeys) -> None:
     async def revoke_digest(new: schemas.NewRevocation) -> schemas.RevocationView:
         """Refuse a digest for good, that of a key in the files, too; the files stay as they are."""
         return await keys.revoke_digest(new.sha256.lower())
+
+
+def _add_rollouts(router: APIRouter, admin: Administration) -> None:
+    @router.get("/rollouts", tags=["rollouts"], summary="Canaries")
+    async def rollouts() -> RolloutList:
+        """Every canary: what its calls and those of the base showed, and whether it was withdrawn."""
+        return rollout_list(admin.rollouts)
 
 
 def _keys_by_tenant(snapshot: Snapshot) -> dict[str, set[str]]:

@@ -87,6 +87,7 @@ class ClusterWatch(RegistryWatch):
             on_seen=self._seen_at,
             on_view=writer.show,
         )
+        self._registry.routing_headers = frozenset(settings.routing_headers)
         writer.start()
         try:
             async with asyncio.TaskGroup() as tasks:

@@ -14,6 +14,7 @@ from gateway.app.admin import Administration
 from gateway.app.discovery import discover, new_discovery
 from gateway.app.readiness import Readiness
 from gateway.app.redis import redis_lane
+from gateway.app.shadow import ShadowLine
 from gateway.app.slow_metrics import SlowMetrics
 from gateway.app.tasks import BackgroundTasks
 from gateway.auth import FetchOptions, IssuerKeys, KeyOptions, KeySetFetcher, TokenAuthenticator, TokenOptions
@@ -26,10 +27,11 @@ from gateway.limits.scripts import load_scripts
 from gateway.limits.settlements import QueueBounds
 from gateway.limits.wire import ScriptOptions
 from gateway.meter.ledger import Ledger
-from gateway.pipeline import Pipeline
+from gateway.pipeline import OptionalSteps, Pipeline
+from gateway.rollout import RolloutOptions, Rollouts, ShadowOptions, Shadows
 from gateway.scenarios import AnswerChecks
 from gateway.settings import Settings
-from gateway.telemetry import AccessLog, Metrics
+from gateway.telemetry import AccessLog, Metrics, RolloutCounts
 from gateway.upstream import UpstreamClient, UpstreamLimits
 from gateway.upstream.call import Caller
 
@@ -77,8 +79,15 @@ class Container:
         )
         tokens = TokenAuthenticator(self.issuer_keys, token_options(settings))
         answers = AnswerChecks(settings.answer_check_max_bytes, self.metrics)
-        self.pipeline = Pipeline(self.registry, self.limiter, caller, settings.max_attempts, tokens, answers)
         self.admin = Administration(inherited, self.metrics, self.limiter.shared.replicas.id)
+        line = ShadowLine(caller, settings.max_attempts)
+        counts = RolloutCounts(self.metrics)
+        shadows = Shadows(line, shadow_options(settings), counts, self.access_log)
+        options = RolloutOptions(sync_s=settings.rollout_sync_s, window_s=settings.rollout_window_s)
+        self.rollouts = Rollouts(self.registry, self.admin.lane, options, counts, shadows)
+        self.admin.rollouts = self.rollouts
+        steps = OptionalSteps(answers, self.rollouts)
+        self.pipeline = Pipeline(self.registry, self.limiter, caller, settings.max_attempts, tokens, steps)
         ledger = None if self.admin.lane is None else Ledger(self.admin.lane, settings.usage_max_rows)
         self.app: ASGIApp = build(self.pipeline, self.metrics, self.access_log, edge_options(settings), ledger)
         self.readiness = Readiness(
@@ -99,6 +108,7 @@ class Container:
             work = partial(discover, self.discovery, self.settings, self.registry, self.metrics)
             self._tasks.keep_running("endpoint discovery", work)
         await self.admin.start(self._tasks)
+        self._tasks.keep_running("rollouts", self.rollouts.run)
         if self.admin.lane is not None:
             self._tasks.keep_running("usage watch", self._usage_watch(self.admin.lane).run)
         if self.metrics.multiprocess_dir is not None:
@@ -106,9 +116,15 @@ class Container:
         self._tasks.keep_running("token issuers", self._know_issuers)
         self._tasks.keep_running("slow metrics", SlowMetrics(self.registry, self.metrics).run)
 
+    def drain(self) -> None:
+        """Take no more traffic, and do nothing more that no caller waits for."""
+        self.readiness.draining = True
+        self.rollouts.shadows.drain()
+
     async def close(self) -> None:
         """End it, close every connection to a backend and write what is left of metrics and log."""
         await self._tasks.close()
+        await self.rollouts.shadows.close()
         if self.lane is not None:
             await self.limiter.shared.close()
             await self.lane.close()
@@ -200,6 +216,15 @@ def limit_options(settings: Settings) -> LimitOptions:
     )
 
 
+def shadow_options(settings: Settings) -> ShadowOptions:
+    """The bounds of copies of requests."""
+    return ShadowOptions(
+        concurrent_max=settings.shadow_max_concurrent,
+        waiting_max=settings.shadow_queue if settings.shadow_max_concurrent else 0,
+        bytes_max=settings.shadow_queue_bytes,
+    )
+
+
 def edge_options(settings: Settings) -> EdgeOptions:
     """How the data port behaves."""
     return EdgeOptions(
@@ -207,6 +232,7 @@ def edge_options(settings: Settings) -> EdgeOptions:
             max_body_bytes=settings.max_body_bytes,
             body_timeout_s=settings.client_body_timeout_s,
             max_top_level_fields=settings.max_top_level_fields,
+            routing_headers=frozenset(settings.routing_headers),
         ),
         trusted_proxies=settings.trusted_proxies,
         cors_allow_origins=settings.cors_allow_origins,

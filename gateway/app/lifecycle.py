@@ -58,7 +58,7 @@ class Lifecycle:
 
     def _announce(self) -> None:
         if self._container is not None:
-            self._container.readiness.draining = True
+            self._container.drain()
         if self._data is not None:
             self._data.clients.draining = True
         self._changed.set()

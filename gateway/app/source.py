@@ -118,6 +118,7 @@ class FolderWatch(RegistryWatch):
             settings.registry,
             SecretReader(settings),
             poll_s=settings.registry_poll_s,
+            routing_headers=frozenset(settings.routing_headers),
             on_reload=self._reloaded,
             on_seen=self._seen,
         )
@@ -155,6 +156,12 @@ def setting_warnings(settings: Settings, snapshot: Snapshot) -> Iterator[str]:
         yield (
             "the registry has limits and there is no LLM_GATEWAY_REDIS_URL: each limit follows its onRedisLoss, and"
             " every process counts alone"
+        )
+    judged = sorted(name for name, each in snapshot.scenarios.items() if each.canary is not None and each.canary.abort)
+    if settings.redis_url is None and judged:
+        yield (
+            f"the canaries of scenarios {', '.join(judged)} have bounds and there is no LLM_GATEWAY_REDIS_URL: every"
+            " process judges what it alone sees, and forgets it when it ends"
         )
     longer = sorted(name for name, each in snapshot.backends.items() if _longest_s(each) > settings.drain_s)
     if longer:

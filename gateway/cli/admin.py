@@ -1,4 +1,4 @@
-"""``admin ...``: tenants, keys, limits and usage of a running gateway, over its admin API.
+"""``admin ...``: tenants, keys, limits, usage and rollouts of a running gateway, over its admin API.
 
 A new key goes to standard output, once; everything that is said about it goes to standard error.
 """
@@ -31,6 +31,18 @@ _Write = Annotated[Path | None, typer.Option(help="File to write to, which must 
 
 _KEY_COLUMNS: Final = ("name", "tenant", "state", "source", "expires", "scenarios", "limits")
 _LEVEL_COLUMNS: Final = ("id", "mode", "limit", "remaining", "used", "reset")
+_ROLLOUT_COLUMNS: Final = (
+    "scenario",
+    "percent",
+    "state",
+    "since",
+    "canary",
+    "failed",
+    "p95",
+    "base",
+    "failed",
+    "reason",
+)
 _USAGE_COLUMNS: Final = (
     "day",
     "key",
@@ -52,6 +64,7 @@ def build() -> typer.Typer:
     app.command("tenants")(_tenants)
     app.command("usage")(_usage)
     app.command("autoscaling")(_autoscaling)
+    app.command("rollouts")(_rollouts)
     keys = typer.Typer(name="keys", help="Keys that live in Redis, and those of the files.", no_args_is_help=True)
     for name, command in _KEY_COMMANDS.items():
         keys.command(name)(command)
@@ -87,6 +100,19 @@ def _tenants(context: typer.Context) -> None:
         for each in answer["tenants"]
     ]
     _client(context).show(answer, rows, ("name", "disabled", "models", "limits", "keys"))
+
+
+def _rollouts(context: typer.Context) -> None:
+    """List canaries: their share, what their calls showed, and whether they were withdrawn."""
+    answer = _client(context).get("rollouts")
+    _client(context).show(answer, map(_rollout_row, answer["rollouts"]), _ROLLOUT_COLUMNS)
+
+
+def _rollout_row(rollout: Mapping[str, Any]) -> list[object]:
+    canary, base = rollout["canary"], rollout["base"]
+    shown = [rollout[field] for field in ("scenario", "percent", "state", "since")]
+    counts = [canary["requests"], canary["failures"], rollout["firstTokenP95S"], base["requests"], base["failures"]]
+    return [*shown, *counts, rollout["reason"]]
 
 
 def _usage(

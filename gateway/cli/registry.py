@@ -37,7 +37,7 @@ def _validate(
         raise typer.BadParameter("Secrets of the cluster are read by a gateway there alone", param_hint="--secrets")
     unread = AnySecret(cluster=cluster)
     source = SecretReader(Settings.load()) if secrets else unread
-    result = load_folder(folder, source, None, clock.wall())
+    result = load_folder(folder, source, None, clock.wall())  # which headers may be looked at is for who serves it
     for line in (*(f"error: {problem}" for problem in result.problems), *(f"warning: {w}" for w in result.warnings)):
         print(line, file=sys.stderr)
     if unread.asked:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from gateway.errors import RequestTimeout, RequestTooLarge
@@ -18,8 +18,9 @@ class ClientGone(Exception):
 class Written:
     """A body that was written here, on behalf of a caller."""
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: bytes, routing_headers: Mapping[str, str]) -> None:
         self._body = body
+        self.routing_headers = routing_headers
 
     def body_now(self) -> bytes:
         """All of it."""

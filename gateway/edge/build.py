@@ -106,7 +106,8 @@ def build(
     pipeline: Pipeline, metrics: Metrics, access_log: AccessLog, options: EdgeOptions, ledger: Ledger | None = None
 ) -> ASGIApp:
     """The ASGI application of the data port; without a ``ledger`` there is no usage to be read."""
-    frontdesk = Frontdesk(options.limits, ClientAddress(options.trusted_proxies), metrics, access_log)
+    addresses = ClientAddress(options.trusted_proxies)
+    frontdesk = Frontdesk(options.limits, addresses, metrics, access_log, pipeline.finished)
     chat = ChatCompletions(frontdesk, pipeline, expose_backend=options.expose_backend)
     scenarios = ScenarioCompletions(frontdesk, pipeline, expose_backend=options.expose_backend)
     completions = Completions(

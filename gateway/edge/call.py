@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from gateway.auth import ClientAddress
@@ -39,6 +39,7 @@ class EdgeLimits(Frozen, frozen=True):
     max_body_bytes: int = 20_971_520
     body_timeout_s: float = 60.0
     max_top_level_fields: int = 256
+    routing_headers: frozenset[str] = frozenset()  # names that conditions of targets may look at
 
 
 class Call:
@@ -87,6 +88,11 @@ class Call:
         )
         if connection is not None:
             connection.on_disconnect(self.leave)
+
+    @property
+    def routing_headers(self) -> Mapping[str, str]:
+        """The headers that conditions of targets may look at."""
+        return self.head.routing
 
     def leave(self) -> None:
         """The client is gone: end the task that serves it."""
@@ -241,12 +247,20 @@ def error_headers(error: GatewayError) -> list[tuple[bytes, bytes]]:
 class Frontdesk:
     """Receives requests: makes the Call, has it handled, and closes the books on it."""
 
-    def __init__(self, limits: EdgeLimits, addresses: ClientAddress, metrics: Metrics, access_log: AccessLog) -> None:
+    def __init__(
+        self,
+        limits: EdgeLimits,
+        addresses: ClientAddress,
+        metrics: Metrics,
+        access_log: AccessLog,
+        judge: Callable[[RequestRecord], None],
+    ) -> None:
         self.limits = limits
         self.is_wrapped = False  # by something that must see the messages of every answer
         self._addresses = addresses
         self._metrics = metrics
         self._access_log = access_log
+        self._judge = judge  # is told of what may say something of a canary
 
     async def receive(
         self, scope: Scope, receive: Receive, send: Send, handle: Callable[[Call], Awaitable[None]]
@@ -274,13 +288,15 @@ class Frontdesk:
             call.end()
             self._metrics.request_finished(call.record)
             self._access_log.write(call.record)
+            if call.record.rollout:
+                self._judge(call.record)
 
     def _head(self, scope: Scope, connection: ClientConnection | None) -> RequestHead:
         """What the head says; read once where a connection sends it again and again."""
         known = None if connection is None else connection.known
         if known is None:
-            return read_head(scope, self._addresses)
+            return read_head(scope, self._addresses, self.limits.routing_headers)
         if known.derived is None:
-            known.derived = read_head(scope, self._addresses)
+            known.derived = read_head(scope, self._addresses, self.limits.routing_headers)
         head: RequestHead = known.derived
         return head

@@ -118,7 +118,7 @@ class Completions:
         """
         messages = [{"role": "user", "content": prompt}]
         given = {name: value for name, value in fields.items() if value is not None}
-        written = Written(msgspec.json.encode({"messages": messages, **given}))
+        written = Written(msgspec.json.encode({"messages": messages, **given}), call.routing_headers)
 
         def read(body: bytes) -> ChatRequest:
             return read_chat_request(body, self._max_fields, self._default_scenario)

@@ -5,6 +5,7 @@ Client credentials, cookies and addresses stop here: nothing of a client's head 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from gateway.auth import ClientAddress, read_credentials
@@ -32,7 +33,7 @@ class RequestHead(Frozen, frozen=True):
     """What the gateway takes from a head, and derives from nothing else: the same for each request that has this head.
 
     ``request_id`` is ``""`` and ``trace`` None where the caller gave none that is well-formed. ``content_length`` is
-    None where the body's length was not announced.
+    None where the body's length was not announced. ``routing`` has the headers that conditions of targets look at.
     """
 
     credentials: Credentials
@@ -40,10 +41,14 @@ class RequestHead(Frozen, frozen=True):
     trace: TraceContext | None
     content_length: int | None
     content_encoding: bytes
+    routing: Mapping[str, str] = {}
 
 
-def read_head(scope: dict[str, Any], addresses: ClientAddress) -> RequestHead:
-    """Read the head of an HTTP request from its ASGI scope; anything malformed in it counts as absent."""
+def read_head(scope: dict[str, Any], addresses: ClientAddress, routing: frozenset[str] = frozenset()) -> RequestHead:
+    """Read the head of an HTTP request from its ASGI scope; anything malformed in it counts as absent.
+
+    ``routing`` names further headers to be kept, in lower case; one that is repeated counts as absent.
+    """
     found: dict[bytes, bytes] = {}
     presented: list[bytes] = []
     for name, value in scope["headers"]:
@@ -69,7 +74,17 @@ def read_head(scope: dict[str, Any], addresses: ClientAddress) -> RequestHead:
         trace=trace_from(found.get(b"traceparent"), found.get(b"tracestate")),
         content_length=int(length) if length.isdigit() else None,
         content_encoding=found.get(b"content-encoding", b""),
+        routing=_routing(scope, routing) if routing else {},
     )
+
+
+def _routing(scope: dict[str, Any], names: frozenset[str]) -> dict[str, str]:
+    kept: dict[str, str] = {}
+    for raw, value in scope["headers"]:
+        name = raw.decode("latin-1")
+        if name in names:
+            kept[name] = "" if name in kept else value.decode("latin-1")
+    return kept
 
 
 def _bearer(value: bytes) -> bytes:

@@ -79,3 +79,8 @@ def usage_watch() -> bytes:
 def keys() -> bytes:
     """Hash: the records of keys and revocations made through the admin API, and ``head``, which names their state."""
     return fleet_key("keys")
+
+
+def rollout(scenario: str, content: str) -> bytes:
+    """Hash: what all replicas saw of a scenario's canary; ``content`` names what the registry says of the scenario."""
+    return fleet_key("rollout", scenario, content)

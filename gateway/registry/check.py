@@ -98,10 +98,9 @@ def references(kind: Kind, spec: object) -> Iterator[Reference]:
     """Yield what a document that may be wrong refers to, as far as it can be read."""
     match kind:
         case "Scenario":
-            for index, target in enumerate(_items(spec, "targets")):
-                yield from _named(f"spec.targets[{index}].backend", "Backend", _get(target, "backend"))
-            yield from _listed(spec, "fallbacks", "Backend")
-            yield from _named("spec.prompt", "Prompt", _get(spec, "prompt"))
+            yield from _parts_of("spec", spec)
+            for variant in ("canary", "shadow"):
+                yield from _parts_of(f"spec.{variant}.override", _get(_get(spec, variant), "override"))
             for index, name in enumerate(_items(_get(spec, "access"), "tenants")):
                 yield from _named(f"spec.access.tenants[{index}]", "Tenant", name)
         case "Tenant" | "ApiKey":
@@ -111,6 +110,15 @@ def references(kind: Kind, spec: object) -> Iterator[Reference]:
                 yield from _named(f"spec.limits[{index}].scenario", "Scenario", _get(limit, "scenario"))
         case _:
             pass
+
+
+def _parts_of(field: str, parts: object) -> Iterator[Reference]:
+    """Yield what the parts of a scenario refer to that an override may replace."""
+    for index, target in enumerate(_items(parts, "targets")):
+        yield from _named(f"{field}.targets[{index}].backend", "Backend", _get(target, "backend"))
+    for index, name in enumerate(_items(parts, "fallbacks")):
+        yield from _named(f"{field}.fallbacks[{index}]", "Backend", name)
+    yield from _named(f"{field}.prompt", "Prompt", _get(parts, "prompt"))
 
 
 def _get(node: object, key: str) -> object:

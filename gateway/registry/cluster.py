@@ -76,6 +76,7 @@ class ClusterRegistry:
         secrets = Resource(path=f"/api/v1/namespaces/{namespace}/secrets", label_selector=CREDENTIAL_LABEL)
         self._secrets = ListWatch(client, secrets, self._changed, options, prune=_pruned)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.routing_headers: frozenset[str] | None = None  # as in load_folder
         self._news = asyncio.Event()
         self._parsed: Mapping[ObjectId, Parsed] = MappingProxyType({})
         self._credentials: ClusterSecrets | None = None
@@ -158,7 +159,7 @@ class ClusterRegistry:
         parsed = parse_all(whole, before)
         changed = credentials != self._credentials or _differ(parsed, before)
         if changed or self._result is None:
-            self._result = load_claims(claims_of(parsed), credentials, self._state, wall())
+            self._result = load_claims(claims_of(parsed), credentials, self._state, wall(), self.routing_headers)
             self._state = self._result.state
         self._parsed, self._credentials = parsed, credentials
         if self._on_view is not None:

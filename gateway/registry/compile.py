@@ -7,8 +7,7 @@ naming each field. A secret appears in a compiled header and nowhere else: in no
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -18,11 +17,12 @@ from gateway.registry import template
 from gateway.registry.accounts import ApiKeyDocument, PromptDocument, TenantDocument
 from gateway.registry.accounts import Limit as LimitSpec
 from gateway.registry.documents import Answer as AnswerSpec
-from gateway.registry.documents import BackendDocument, BackendSpec, FieldErrors, Kind, ScenarioDocument, Secret
+from gateway.registry.documents import BackendDocument, BackendSpec, FieldErrors, Secret
 from gateway.registry.documents import Echo as EchoSpec
 from gateway.registry.documents import Parameters as ParametersSpec
 from gateway.registry.documents import Queue as QueueSpec
 from gateway.registry.documents import Timeouts as TimeoutsSpec
+from gateway.registry.scope import References, Scope
 
 _ALWAYS_ALLOWED = frozenset({"model", "messages", "stream", "stream_options", *model.OUTPUT_LIMITS})
 
@@ -85,18 +85,6 @@ class CompiledKey(model.Frozen, frozen=True):
 
     principal: model.Principal
     expiries: tuple[tuple[bytes, float | None], ...]  # digest, Unix seconds
-
-
-class Scope(NamedTuple):
-    """What a document may refer to: the objects that serve, by name."""
-
-    backends: Mapping[str, model.Backend]
-    prompts: Mapping[str, model.Prompt]
-    scenarios: Mapping[str, model.Scenario]
-    tenants: Mapping[str, model.Tenant]
-    tenant_names: frozenset[str]  # known before tenants are compiled, since they and scenarios name each other
-    why_missing: Callable[[Kind, str], str]
-    visible: Callable[[str, Iterable[str]], Mapping[str, model.Scenario]]
 
 
 def compile_backend(document: BackendDocument, secrets: SecretSource) -> model.Backend:
@@ -190,38 +178,6 @@ def compile_prompt(document: PromptDocument) -> model.Prompt:
     )
 
 
-def compile_scenario(document: ScenarioDocument, scope: Scope, created: int) -> model.Scenario:
-    """Compile a scenario with its backends and prompt; raises FieldErrors naming every reference that is missing."""
-    spec, errors = document.spec, _References(scope)
-    for index, target in enumerate(spec.targets):
-        errors.need(target.backend in scope.backends, f"spec.targets[{index}].backend", "Backend", target.backend)
-    for index, name in enumerate(spec.fallbacks):
-        errors.need(name in scope.backends, f"spec.fallbacks[{index}]", "Backend", name)
-    if spec.prompt is not None:
-        errors.need(spec.prompt in scope.prompts, "spec.prompt", "Prompt", spec.prompt)
-    for index, name in enumerate(spec.access.tenants):
-        errors.need(name == "*" or name in scope.tenant_names, f"spec.access.tenants[{index}]", "Tenant", name)
-    if document.metadata.name in spec.aliases:
-        errors.add(f"spec.aliases[{spec.aliases.index(document.metadata.name)}]", "is the scenario's own name")
-    errors.finish()
-    default_ttl_s = 600.0
-    return model.Scenario(
-        name=document.metadata.name,
-        description=spec.description,
-        aliases=tuple(spec.aliases),
-        prompt=scope.prompts[spec.prompt] if spec.prompt is not None else None,
-        prompt_placement=spec.prompt_placement,
-        parameters=compile_parameters(spec.parameters),
-        answer=compile_answer(spec.answer, document.metadata.name),
-        targets=tuple(model.Target(backend=scope.backends[t.backend], weight=t.weight) for t in spec.targets),
-        fallbacks=tuple(scope.backends[name] for name in spec.fallbacks),
-        cache_mode=spec.cache.mode,
-        cache_ttl_s=spec.cache.ttl or default_ttl_s,
-        disabled=spec.disabled,
-        created=created,
-    )
-
-
 def compile_parameters(spec: ParametersSpec) -> model.Parameters:
     """Compile what a scenario sets, bounds and refuses; NO_PARAMETERS itself where that is nothing."""
     parameters = model.Parameters(
@@ -246,28 +202,12 @@ def compile_answer(spec: AnswerSpec | None, scenario: str) -> model.AnswerRule |
     )
 
 
-def refresh_scenario(scenario: model.Scenario, scope: Scope) -> model.Scenario:
-    """Return the last good scenario with those of its parts that still serve brought up to date.
-
-    For a scenario whose own document no longer resolves: what is gone stays as it was when the scenario was good.
-    """
-    return msgspec.structs.replace(
-        scenario,
-        prompt=scope.prompts.get(scenario.prompt.name, scenario.prompt) if scenario.prompt else None,
-        targets=tuple(
-            model.Target(backend=scope.backends.get(target.backend.name, target.backend), weight=target.weight)
-            for target in scenario.targets
-        ),
-        fallbacks=tuple(scope.backends.get(backend.name, backend) for backend in scenario.fallbacks),
-    )
-
-
 def compile_tenant(document: TenantDocument, scope: Scope, *, lenient: bool = False) -> model.Tenant:
     """Compile a tenant with every scenario that it may ask for.
 
     Raises FieldErrors for a scenario that is missing, unless ``lenient``: then it is left out.
     """
-    spec, errors = document.spec, _References(scope)
+    spec, errors = document.spec, References(scope)
     for index, name in enumerate(spec.scenarios):
         errors.need(name == "*" or name in scope.scenarios, f"spec.scenarios[{index}]", "Scenario", name)
     errors.need_limits(spec.limits)
@@ -287,7 +227,7 @@ def compile_tenant(document: TenantDocument, scope: Scope, *, lenient: bool = Fa
 
 def compile_key(document: ApiKeyDocument, scope: Scope, *, lenient: bool = False) -> CompiledKey:
     """Compile a key with its tenant; raises FieldErrors for a tenant or, unless ``lenient``, a scenario missing."""
-    spec, errors = document.spec, _References(scope)
+    spec, errors = document.spec, References(scope)
     tenant = scope.tenants.get(spec.tenant)
     errors.need(tenant is not None, "spec.tenant", "Tenant", spec.tenant)
     if not lenient:
@@ -318,29 +258,3 @@ def _limit(spec: LimitSpec) -> model.Limit:
         mode=spec.mode,
         on_redis_loss=spec.on_redis_loss,
     )
-
-
-class _References:
-    """Collects the references of one document that do not resolve."""
-
-    def __init__(self, scope: Scope) -> None:
-        self._scope = scope
-        self._errors: list[tuple[str, str]] = []
-
-    def add(self, field: str, reason: str) -> None:
-        self._errors.append((field, reason))
-
-    def need(self, found: bool, field: str, kind: Kind, name: str) -> None:
-        if not found:
-            self.add(field, self._scope.why_missing(kind, name))
-
-    def need_limits(self, limits: Iterable[LimitSpec]) -> None:
-        for index, limit in enumerate(limits):
-            if limit.scenario is not None:
-                found = limit.scenario in self._scope.scenarios
-                self.need(found, f"spec.limits[{index}].scenario", "Scenario", limit.scenario)
-
-    def finish(self) -> None:
-        """Raise FieldErrors when anything was missing."""
-        if self._errors:
-            raise FieldErrors(*self._errors)

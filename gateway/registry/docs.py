@@ -43,23 +43,37 @@ def render() -> str:
 
 
 def _section(title: str, schema: Mapping[str, Any]) -> str:
-    rows = "".join(_rows(schema, schema.get("$defs", {}), ""))
+    rows = "".join(_rows(schema, _Definitions(schema.get("$defs", {})), ""))
     return f"## {title}\n\n{schema['description']}\n\n{_HEAD}{rows}"
 
 
-def _rows(schema: Mapping[str, Any], definitions: Mapping[str, Any], above: str) -> Iterator[str]:
+class _Definitions(dict[str, Any]):
+    """The definitions of one kind, and where in its table the fields of each were listed: they are so only once."""
+
+    def __init__(self, definitions: Mapping[str, Any]) -> None:
+        super().__init__(definitions)
+        self.listed: dict[int, str] = {}
+
+    def place(self, definition: Mapping[str, Any], path: str) -> str:
+        """Where its fields are listed, which is here where they were not yet."""
+        return self.listed.setdefault(id(definition), path)
+
+
+def _rows(schema: Mapping[str, Any], definitions: _Definitions, above: str) -> Iterator[str]:
     required = schema.get("required", ())
     names = sorted(schema["properties"], key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
     for name in names:
         field = schema["properties"][name]
         path = above + name
         default = "required" if name in required else _default(field)
-        yield f"| `{path}` | {_cell(_accepted(field, definitions))} | {default} | {_cell(field['description'])} |\n"
-        below = _definition(field, definitions)
-        if below is not None:
-            yield from _rows(below, definitions, path + ".")
-        elif (item := _definition(field.get("items", {}), definitions)) is not None:
-            yield from _rows(item, definitions, path + "[].")
+        below, inside = _definition(field, definitions), f"{path}."
+        if below is None:
+            below, inside = _definition(field.get("items", {}), definitions), f"{path}[]."
+        place = inside if below is None else definitions.place(below, inside)
+        accepted = _accepted(field, definitions) + ("" if place == inside else f" with the fields of `{place[:-1]}`")
+        yield f"| `{path}` | {_cell(accepted)} | {default} | {_cell(field['description'])} |\n"
+        if below is not None and place == inside:
+            yield from _rows(below, definitions, inside)
 
 
 def _definition(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -111,6 +125,8 @@ def _scalar(field: Mapping[str, Any]) -> str:
     kind = str(field.get("type", "anything"))
     if kind == "integer":
         return f"{field['minimum']:,} to {field['maximum']:,}" if "minimum" in field else "an integer"
+    if kind == "number":
+        return f"a number from {field['minimum']:g} to {field.get('maximum', field.get('exclusiveMaximum')):g}"
     if kind != "string":
         return _JSON_TYPES.get(kind, kind) + (_count(field, "Properties") if kind == "object" else "")
     if field.get("pattern") in _NOTATIONS:

@@ -5,7 +5,8 @@ One model per kind; ``base`` says how they behave. Nothing is defined here: this
 
 from gateway.registry.backend import Auth, BackendDocument, BackendSpec, Echo, Price, Queue, Secret, Timeouts
 from gateway.registry.base import API_VERSION, Document, FieldErrors, Kind, Metadata, Node
-from gateway.registry.scenario import Access, Answer, Cache, Parameters, ScenarioDocument, ScenarioSpec, Target
+from gateway.registry.conditions import Target, When
+from gateway.registry.scenario import Access, Answer, Cache, Override, Parameters, ScenarioDocument, ScenarioSpec
 
 __all__ = [
     "API_VERSION",
@@ -21,6 +22,7 @@ __all__ = [
     "Kind",
     "Metadata",
     "Node",
+    "Override",
     "Parameters",
     "Price",
     "Queue",
@@ -29,4 +31,5 @@ __all__ = [
     "Secret",
     "Target",
     "Timeouts",
+    "When",
 ]

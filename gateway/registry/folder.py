@@ -46,9 +46,9 @@ class _Loaded(Frozen, frozen=True):
 class FolderRegistry:
     """A folder of documents and the snapshot made of it.
 
-    ``poll_s`` (seconds, > 0) is how often the folder is looked at. ``on_reload`` is called on the event loop after
-    every reload by ``run``, good or failed; what it raises is logged. ``on_seen`` is called after every look by which
-    the whole folder could be read.
+    ``poll_s`` (seconds, > 0) is how often the folder is looked at; ``routing_headers`` is as in ``load_folder``.
+    ``on_reload`` is called on the event loop after every reload by ``run``, good or failed; what it raises is logged.
+    ``on_seen`` is called after every look by which the whole folder could be read.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class FolderRegistry:
         secrets: SecretSource,
         *,
         poll_s: float = 1.0,
+        routing_headers: frozenset[str] | None = None,
         on_reload: Callable[[LoadResult], None] | None = None,
         on_seen: Callable[[], None] | None = None,
     ) -> None:
@@ -64,6 +65,7 @@ class FolderRegistry:
         self._folder = folder
         self._secrets = secrets
         self._poll_s = poll_s
+        self._routing_headers = routing_headers
         self._on_reload = on_reload
         self._on_seen = on_seen
         self._last: _Loaded | None = None
@@ -121,7 +123,7 @@ class FolderRegistry:
         """Load, and note what was seen before it: a change during the load differs from that at the next poll."""
         secrets = _RecordedSecrets(self._secrets)
         state = self._last.result.state if self._last is not None else None
-        result = load_folder(self._folder, secrets, state, wall())
+        result = load_folder(self._folder, secrets, state, wall(), self._routing_headers)
         return _Loaded(result=result, seen=_Seen(listing=listing, secrets=tuple(sorted(secrets.digests.items()))))
 
     def _adopt(self, loaded: _Loaded) -> None:

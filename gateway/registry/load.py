@@ -20,25 +20,23 @@ from gateway.registry.accounts import ApiKeyDocument, PromptDocument, TenantDocu
 from gateway.registry.claims import Claims, claims, parse_folder
 from gateway.registry.compile import (
     CompiledKey,
-    Scope,
     SecretSource,
     compile_backend,
     compile_key,
     compile_prompt,
-    compile_scenario,
     compile_tenant,
-    refresh_scenario,
 )
+from gateway.registry.compile_scenario import compile_scenario, refresh_scenario
 from gateway.registry.documents import BackendDocument, FieldErrors, Kind, ScenarioDocument
 from gateway.registry.files import list_folder
 from gateway.registry.issuers import Claim, index_issuers
 from gateway.registry.parse import KINDS, AnyDocument, Candidate, ObjectId, ParsedFile
+from gateway.registry.scope import Scope, suggestion
 from gateway.registry.visibility import Offer, Visibility
 from gateway.registry.warnings import warnings_of
 
 Compiled = Backend | Prompt | Scenario | Tenant | CompiledKey
 
-_SUGGEST_AMONG_MAX = 200
 STATES = ("live", "stale", "refused")
 
 
@@ -93,8 +91,16 @@ EMPTY_SNAPSHOT = Snapshot(
 NOTHING_LOADED = LoadState(files={}, live={}, snapshot=EMPTY_SNAPSHOT)
 
 
-def load_folder(folder: Path, secrets: SecretSource, previous: LoadState | None, now: float) -> LoadResult:
+def load_folder(
+    folder: Path,
+    secrets: SecretSource,
+    previous: LoadState | None,
+    now: float,
+    routing_headers: frozenset[str] | None = None,
+) -> LoadResult:
     """Load the registry from a folder; ``now`` is Unix seconds. Never raises for what the folder holds.
+
+    ``routing_headers`` are those that conditions of targets may look at; None lets any pass, for a look from afar.
 
     ``previous`` is the state of the load before, None for the first. When nothing changed the snapshot is the very
     same object; otherwise its generation is one higher.
@@ -102,12 +108,18 @@ def load_folder(folder: Path, secrets: SecretSource, previous: LoadState | None,
     before = previous or NOTHING_LOADED
     listing = list_folder(folder)
     files = parse_folder(folder, listing, before.files, now)
-    return _loaded(_Load(claims(folder, listing, files), before, secrets, int(now)), files, now)
+    return _loaded(_Load(claims(folder, listing, files), before, secrets, int(now), routing_headers), files, now)
 
 
-def load_claims(claimed: Claims, secrets: SecretSource, previous: LoadState | None, now: float) -> LoadResult:
+def load_claims(
+    claimed: Claims,
+    secrets: SecretSource,
+    previous: LoadState | None,
+    now: float,
+    routing_headers: frozenset[str] | None = None,
+) -> LoadResult:
     """Load what another source than a folder claims to hold; otherwise as ``load_folder``."""
-    result = _loaded(_Load(claimed, previous or NOTHING_LOADED, secrets, int(now)), {}, now)
+    result = _loaded(_Load(claimed, previous or NOTHING_LOADED, secrets, int(now), routing_headers), {}, now)
     return replace(result, state=replace(result.state, resources=frozenset(claimed.winners)))
 
 
@@ -129,7 +141,14 @@ def _served(live: Mapping[ObjectId, Live]) -> dict[ObjectId, Candidate]:
 class _Load:
     """The work of one load, kind by kind in the order of reference."""
 
-    def __init__(self, claimed: Claims, before: LoadState, secrets: SecretSource, now: int) -> None:
+    def __init__(
+        self,
+        claimed: Claims,
+        before: LoadState,
+        secrets: SecretSource,
+        now: int,
+        routing_headers: frozenset[str] | None,
+    ) -> None:
         self._claimed = claimed
         self._before = before
         self._secrets = secrets
@@ -146,6 +165,8 @@ class _Load:
             tenant_names=self._tenant_names(),
             why_missing=self._why_missing,
             visible=self._visible,
+            asks_for=self._asks_for,
+            routing_headers=routing_headers,
         )
         self._visibility = Visibility(())
         self.problems: list[Problem] = list(claimed.problems)
@@ -343,6 +364,15 @@ class _Load:
         present |= self._claimed.retained & served.keys()
         return frozenset(object_id.name for object_id in present if object_id.kind == "Tenant")
 
+    def _asks_for(self, tenant: str, scenario: str) -> bool:
+        """Tell whether a tenant's own list allows a scenario; what is not known of it is no objection."""
+        object_id = ObjectId("Tenant", tenant)
+        candidate, before = self._claimed.winners.get(object_id), self._before.live.get(object_id)
+        if candidate is None or candidate.document is None:
+            candidate = None if before is None else before.candidate
+        document = None if candidate is None else candidate.document
+        return not isinstance(document, TenantDocument) or not {"*", scenario}.isdisjoint(document.spec.scenarios)
+
     def _why_missing(self, kind: Kind, name: str) -> str:
         if ObjectId(kind, name) in self._claimed.winners:
             return f"{kind} `{name}` is itself refused"
@@ -350,7 +380,7 @@ class _Load:
             if kind == "Scenario" and name in scenario.aliases:
                 return f"`{name}` is an alias; write the name, `{scenario.name}`"
         known = [object_id.name for object_id in self._claimed.winners if object_id.kind == kind]
-        return f"there is no {kind} `{name}`" + _suggestion(name, known)
+        return f"there is no {kind} `{name}`" + suggestion(name, known)
 
 
 def _refuse_change(before: Live | None, value: Compiled) -> None:
@@ -358,13 +388,6 @@ def _refuse_change(before: Live | None, value: Compiled) -> None:
     last = before.value if before is not None else None
     if isinstance(value, Prompt) and isinstance(last, Prompt) and value.parts != last.parts:
         raise FieldErrors(("", "a version of a prompt never changes, and another text of it serves: add a version"))
-
-
-def _suggestion(name: str, known: list[str]) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(name, known, 1) if len(known) <= _SUGGEST_AMONG_MAX else []
-    return f"; did you mean `{close[0]}`?" if close else ""
 
 
 def _content_hash(live: Mapping[ObjectId, Live]) -> str:

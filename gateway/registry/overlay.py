@@ -19,9 +19,10 @@ from gateway.errors import Overloaded
 from gateway.model import Frozen, KeyEntry, Scenario, Snapshot, Tenant
 from gateway.registry.accounts import ApiKeyDocument
 from gateway.registry.check import validate
-from gateway.registry.compile import Scope, compile_key
+from gateway.registry.compile import compile_key
 from gateway.registry.documents import FieldErrors, Kind
 from gateway.registry.records import KEY, KeyRecord, Record, Revocation
+from gateway.registry.scope import Scope
 
 
 class OverlayKey(Frozen, frozen=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 import msgspec
@@ -21,7 +22,9 @@ from gateway.registry.base import (
     PositiveDuration,
     repeated,
 )
+from gateway.registry.conditions import Target, Unmatched, target_errors, unmatched_errors
 
+Percent = Annotated[float, Field(ge=0, le=100)]
 Fields = Annotated[dict[str, Any], Field(max_length=128)]
 
 _OF_EVERY_REQUEST = ("model", "messages", "prompt_variables", "variables", "input")
@@ -41,15 +44,6 @@ def _listed_field(name: str) -> str:
 
 
 FieldName = Annotated[str, AfterValidator(_listed_field)]
-
-
-class Target(Node):
-    """A backend with its share of the traffic."""
-
-    backend: Name = Field(description="Name of the Backend.")
-    weight: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
-        default=1, description="Its share among the weights of all targets; 0 gets no calls."
-    )
 
 
 class Parameters(Node):
@@ -166,6 +160,70 @@ class Access(Node):
     )
 
 
+class Override(Node):
+    """What a variant has instead of the scenario's own; each field given replaces the whole of it."""
+
+    prompt: Name | None = Field(default=None, description="A Prompt, NAME.VERSION, instead of the scenario's.")
+    parameters: Parameters | None = Field(default=None, description="Instead of spec.parameters, all of them.")
+    targets: Annotated[list[Target], Field(min_length=1, max_length=64)] | None = Field(
+        default=None, description="Instead of spec.targets."
+    )
+    fallbacks: Annotated[list[Name], Field(max_length=16)] | None = Field(
+        default=None, description="Instead of spec.fallbacks; an empty list takes them away."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        errors = [*target_errors(self.targets or []), *repeated("fallbacks", self.fallbacks or [])]
+        if not self.model_fields_set:
+            errors.append(("", "must replace something"))
+        if errors:
+            raise FieldErrors(*errors)
+        return self
+
+
+class Abort(Node):
+    """When a canary is withdrawn."""
+
+    error_ratio: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        default=None, description="The share of its calls that may fail, such as 0.05."
+    )
+    first_token_p95: PositiveDuration | None = Field(
+        default=None, description="How long 95 % of its streams may take at most to their first token."
+    )
+    min_requests: Annotated[int, Field(ge=10, le=1_000_000)] = Field(
+        default=50, description="How many calls must be known of before it is judged."
+    )
+
+    @model_validator(mode="after")
+    def _bounds_something(self) -> Self:
+        if self.error_ratio is None and self.first_token_p95 is None:
+            raise FieldErrors(("", "must have errorRatio or firstTokenP95"))
+        return self
+
+
+class Canary(Node):
+    """A variant for a share of the callers."""
+
+    percent: Percent = Field(description="The share of callers that it gets, such as 5 or 0.5.")
+    sticky: Literal["request", "key", "tenant", "user"] = Field(
+        default="key",
+        description="What stays on one side: a key, a tenant, a user (the request's field `user`, without one the key),"
+        " or nothing (each request is drawn anew).",
+    )
+    override: Override = Field(description="What it has instead.")
+    abort: Abort | None = Field(
+        default=None, description="Bounds that take it back by themselves until spec changes. Default: none."
+    )
+
+
+class Shadow(Node):
+    """A variant that gets copies of requests and answers nobody."""
+
+    percent: Percent = Field(description="The share of requests that it gets a copy of, such as 5 or 0.5.")
+    override: Override = Field(description="What it has instead.")
+
+
 class ScenarioSpec(Node):
     """What a tenant asks for by name (the field `model`)."""
 
@@ -193,6 +251,13 @@ class ScenarioSpec(Node):
     fallbacks: Annotated[list[Name], Field(max_length=16)] = Field(
         default_factory=list, description="Backends in order, before the first byte only."
     )
+    unmatched: Unmatched | None = Field(
+        default=None,
+        description="Where every target has a condition: what becomes of a request for which none holds."
+        " refuse: 400; fallbacks: those are tried.",
+    )
+    canary: Canary | None = Field(default=None, description="A variant that a share of the callers gets.")
+    shadow: Shadow | None = Field(default=None, description="A variant that gets copies of requests, unseen.")
     cache: Cache = Field(
         default_factory=Cache, description="Whether answers are kept. Accepted, not enforced by this version."
     )
@@ -202,15 +267,25 @@ class ScenarioSpec(Node):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         errors = [*repeated("aliases", self.aliases), *repeated("fallbacks", self.fallbacks)]
-        backends = [target.backend for target in self.targets]
-        errors += [(f"{field}.backend", reason) for field, reason in repeated("targets", backends)]
-        if self.prompt_placement is not None and self.prompt is None:
+        if self.prompt_placement is not None and not any(self._prompts()):
             errors.append(("promptPlacement", "has no effect without a prompt"))
-        if not any(target.weight for target in self.targets):
-            errors.append(("targets", "must have a weight above zero"))
+        errors += target_errors(self.targets)
+        variants = [("targets", self.targets, self.fallbacks)]
+        for name, variant in (("canary", self.canary), ("shadow", self.shadow)):
+            if variant is not None:
+                override = variant.override
+                field = "targets" if override.targets is None else f"{name}.override.targets"
+                fallbacks = self.fallbacks if override.fallbacks is None else override.fallbacks
+                variants.append((field, override.targets or self.targets, fallbacks))
+        errors += dict.fromkeys(unmatched_errors(self.unmatched, variants))
         if errors:
             raise FieldErrors(*errors)
         return self
+
+    def _prompts(self) -> Iterator[str | None]:
+        """The prompts of all variants."""
+        yield self.prompt
+        yield from (variant.override.prompt for variant in (self.canary, self.shadow) if variant is not None)
 
 
 class ScenarioDocument(Document):

@@ -7,21 +7,26 @@ a failing neighbour must not multiply it. Who wants them as a safety net lists t
 from __future__ import annotations
 
 from gateway.model import Backend, Plan, Scenario, Target
+from gateway.routing.conditions import Asking, candidates
 
 
-def make_plan(scenario: Scenario, draw: float, max_attempts: int, *, priced_only: bool = False) -> Plan:
+def make_plan(
+    scenario: Scenario, draw: float, max_attempts: int, *, priced_only: bool = False, asking: Asking | None = None
+) -> Plan:
     """The plan for one call; ``draw`` is a uniform random number in [0, 1), ``max_attempts`` >= 1 bounds the plan.
 
     With ``priced_only`` backends without a price are left out: under a limit of cost nobody could say what they take.
+    ``asking`` is needed where the scenario is ``conditional``. Raises InvalidRequest, see ``conditions``.
     """
-    if len(scenario.targets) == 1 and not scenario.fallbacks:
-        only = scenario.targets[0]
+    targets = scenario.targets if asking is None else candidates(scenario, asking)
+    if len(targets) == 1 and not scenario.fallbacks:
+        only = targets[0]
         backend = only.backend
         if only.weight > 0 and not backend.disabled and not (priced_only and backend.price is None):
             return Plan(attempts=(backend,))  # as below, without its cost on every request
-    dropped: list[tuple[str, str]] = []
+    dropped = [] if targets is scenario.targets else _not_meant(scenario, targets)
     usable: list[Target] = []
-    for target in scenario.targets:
+    for target in targets:
         if target.backend.disabled:
             dropped.append((target.backend.name, "disabled"))
         elif priced_only and target.backend.price is None:
@@ -41,6 +46,11 @@ def make_plan(scenario: Scenario, draw: float, max_attempts: int, *, priced_only
         else:
             attempts.append(backend)
     return Plan(attempts=tuple(attempts), dropped=tuple(dropped))
+
+
+def _not_meant(scenario: Scenario, targets: tuple[Target, ...]) -> list[tuple[str, str]]:
+    """The targets that another one's condition, or their own, has left out."""
+    return [(each.backend.name, "by condition") for each in scenario.targets if each not in targets]
 
 
 def _choose(targets: list[Target], draw: float) -> Backend:

@@ -43,6 +43,8 @@ _ORIGIN = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1
 _REDIS_URL = re.compile(r"embedded|(?:rediss?(?:\+(?:sentinel|cluster))?|unix)://\S+")
 _TOKEN = re.compile(r"[\x21-\x7e]{16,512}")
 _BASE_URL = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~/-]*)?")
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]{1,128}")
+_CREDENTIALS = frozenset("authorization proxy-authorization cookie x-api-key api-key".split())
 _EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104  # compared with, not bound to
 
 
@@ -306,6 +308,13 @@ class Settings(ClusterSettings):
     def _is_redis_url(cls, value: str | None) -> str | None:
         if value is not None and _REDIS_URL.fullmatch(value) is None:
             raise ValueError("not the address of a Redis")
+        return value
+
+    @field_validator("routing_headers")
+    @classmethod
+    def _are_headers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(_HEADER.fullmatch(name) and name not in _CREDENTIALS for name in value):
+            raise ValueError("not a header that may be looked at")
         return value
 
     @field_validator("cors_allow_origins")

@@ -11,9 +11,10 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 from pydantic_settings import BaseSettings
 
-from gateway.settings.fields import Duration
+from gateway.settings.fields import Duration, Size, TextList
 from gateway.settings.fields import count as _count
 from gateway.settings.fields import seconds as _seconds
+from gateway.settings.fields import size as _bytes
 from gateway.settings.fields import value as _value
 
 
@@ -157,6 +158,29 @@ class ServiceSettings(BaseSettings):
         3,
         600,
         "How long a place under a concurrency limit is kept for a gateway that died; renewed three times meanwhile.",
+    )
+
+    # Conditions, canaries and shadows
+    routing_headers: TextList = _value(
+        (),
+        "names of headers in lower case, separated by commas, none of which holds a credential",
+        "Request headers that conditions of targets (`when.headers`) may look at.",
+    )
+    rollout_sync_s: Duration = _seconds(
+        1, 0.1, 2, "How often processes tell each other through Redis what calls of canaries showed."
+    )
+    rollout_window_s: Duration = _seconds(
+        60,
+        6,
+        3600,
+        "How far back a canary's calls are judged; further where there are too few, see minRequests of its abort.",
+    )
+    shadow_max_concurrent: int = _count(
+        16, 0, 10000, "calls", "Copies of requests per worker that are at shadows at once. 0 sends none."
+    )
+    shadow_queue: int = _count(64, 0, 100000, "calls", "Copies of requests per worker that wait to be sent.")
+    shadow_queue_bytes: Size = _bytes(
+        32 * 2**20, 2**20, 2**32, "Request bodies of all copies per worker that wait or are under way."
     )
 
     # The usage ledger

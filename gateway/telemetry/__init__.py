@@ -9,6 +9,7 @@ from gateway.telemetry.log import AccessLog
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.process_log import configure_logging
 from gateway.telemetry.record import RequestRecord
+from gateway.telemetry.rollouts import RolloutCounts
 from gateway.telemetry.trace import TraceContext, new_request_id, new_trace, request_id_from, trace_from
 from gateway.telemetry.writer import SHARED_BLOCK_BYTES, LineWriter
 
@@ -18,6 +19,7 @@ __all__ = [
     "LineWriter",
     "Metrics",
     "RequestRecord",
+    "RolloutCounts",
     "TraceContext",
     "configure_logging",
     "mark_process_dead",

@@ -300,6 +300,53 @@ LOG_LINES_DROPPED = Spec(
     help="Log lines given up because standard output took none for too long.",
 )
 
+CANARY_WITHDRAWN = Spec(
+    kind="gauge",
+    name="llm_gateway_canary_withdrawn",
+    help="1 while a scenario's canary is withdrawn because it broke its bounds, 0 while it runs.",
+    labels=("scenario",),
+    merge="max",
+)
+SHADOW_CALLS = Spec(
+    kind="counter",
+    name="llm_gateway_shadow_calls_total",
+    help="Copies of requests that a shadow was sent, by the status of what became of them.",
+    labels=("scenario", "backend", "code"),
+)
+SHADOW_DROPPED = Spec(
+    kind="counter",
+    name="llm_gateway_shadow_dropped_total",
+    help="Copies of requests that were not sent, by reason.",
+    labels=("scenario", "reason"),
+)
+SHADOW_SECONDS = Spec(
+    kind="histogram",
+    name="llm_gateway_shadow_seconds",
+    help="Seconds from the beginning of a shadow's call to its last byte.",
+    labels=("scenario",),
+    bounds=DURATION_BUCKETS,
+)
+SHADOW_FIRST_TOKEN = Spec(
+    kind="histogram",
+    name="llm_gateway_shadow_time_to_first_token_seconds",
+    help="Seconds from the beginning of a shadow's call to its first token, for every stream that had one.",
+    labels=("scenario",),
+    bounds=SLOW_FIRST_TOKEN_BUCKETS,
+)
+SHADOW_TOKENS = Spec(
+    kind="counter",
+    name="llm_gateway_shadow_tokens_total",
+    help="Tokens that backends reported for a shadow's calls; nobody is charged for them.",
+    labels=("scenario", "type"),
+)
+SHADOW_COST = Spec(
+    kind="counter",
+    name="llm_gateway_shadow_cost_usd_total",
+    help="What a shadow's calls cost by the prices of their backends, in USD; no tenant is charged.",
+    labels=("scenario",),
+    divisor=NANO_USD_PER_USD,
+)
+
 ACCUMULATED = (
     ANSWER_CHECKS,
     TOKEN_USAGE, REQUEST_DURATION, TIME_TO_FIRST_TOKEN, TIME_PER_OUTPUT_TOKEN, REQUESTS, INFLIGHT, OVERHEAD, TOKENS,
@@ -308,5 +355,6 @@ ACCUMULATED = (
     DEGRADED, LEASES_LOST, USAGE_EXPORT_LAG, USAGE_LOST, REDIS_SECONDS, REDIS_FAILURES, REDIS_UNAVAILABLE,
     REDIS_NOTICES, REDIS_EVICTING, BACKEND_HEALTHY, BACKEND_ENDPOINTS, KEY_EXPIRY, JWKS_FETCHES, REGISTRY_SEEN,
     REGISTRY_SCHEMA, WORKERS,
+    CANARY_WITHDRAWN, SHADOW_CALLS, SHADOW_DROPPED, SHADOW_SECONDS, SHADOW_FIRST_TOKEN, SHADOW_TOKENS, SHADOW_COST,
 )  # fmt: skip
 """Every metric that accumulates in memory; those of the registry and of the build are stated at each scrape."""

@@ -50,6 +50,7 @@ class _Line(msgspec.Struct, gc=False):
     key: str
     scenario: str
     variant: str
+    generation: int
     backend: str
     provider: str
     attempts: list[_Attempt]
@@ -114,15 +115,16 @@ class AccessLog:
         # Milliseconds with three decimals, spelled out since a call of round() costs more than all else in a line.
         return _Line(
             self._now(),
-            "error" if status >= 500 else "info",
+            "error" if status >= 500 and record.event == "request" else "info",
             self._environment,
-            "request",
+            record.event,
             record.request_id,
             record.trace.trace_id,
             record.tenant,
             record.key,
             record.scenario,
             record.variant,
+            record.generation,
             record.backend,
             record.provider,
             [

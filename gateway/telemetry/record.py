@@ -6,6 +6,8 @@ and by the access log. It never holds a prompt, a completion or a credential.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from gateway.model import Usage
@@ -22,6 +24,8 @@ class RequestRecord(msgspec.Struct, kw_only=True, gc=False):
     an open stream costs it nothing: nothing here may refer back to the record.)
     """
 
+    event: Literal["request", "shadow"] = "request"
+    """What its log line is: of a request, or of a copy that a shadow was sent."""
     request_id: str = ""
     trace: TraceContext = _NO_TRACE
     operation: str = "chat"
@@ -33,6 +37,10 @@ class RequestRecord(msgspec.Struct, kw_only=True, gc=False):
     scenario: str = ""
     """The resolved scenario's name (not the alias that was asked for); ``""`` until there is one."""
     variant: str = "base"
+    rollout: str = ""
+    """Names the canary of the scenario and what the registry says of it; ``""`` where there is none."""
+    generation: int = 0
+    """Of the registry's snapshot that the request runs on; 0 until the caller is known."""
     backend: str = ""
     """The backend of the last attempt."""
     provider: str = ""

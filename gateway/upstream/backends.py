@@ -18,7 +18,7 @@ _CHAT_PATH = "/chat/completions"
 class BackendState:
     """One backend's calls in flight, bounded by this process's share of its ``max_concurrent_requests``."""
 
-    __slots__ = ("_bound", "_gauge", "_limits", "_metrics", "backend", "chat_head", "in_flight", "queue")
+    __slots__ = ("_bound", "_chat_head", "_gauge", "_limits", "_metrics", "backend", "in_flight", "queue")
 
     def __init__(self, backend: Backend, metrics: Metrics, limits: UpstreamLimits) -> None:
         self._gauge = metrics.backend_inflight(backend.name)
@@ -33,7 +33,7 @@ class BackendState:
         self.backend = backend
         bound, workers = backend.max_concurrent_requests, self._limits.workers
         self._bound = None if bound is None else max(1, bound // workers)
-        self.chat_head = b"" if backend.origin is None else request_head(backend, _CHAT_PATH)
+        self._chat_head = b"" if backend.origin is None else request_head(backend, _CHAT_PATH)
         if backend.queue is not None:
             if self.queue is None:
                 self.queue = BackendQueue(backend, self, self._metrics, self._limits.queue_probe_s)
@@ -41,10 +41,19 @@ class BackendState:
         if self.queue is not None:
             self.queue.release()
 
+    def head_of(self, backend: Backend) -> bytes:
+        """The prepared head for this version of the backend, which a reload may have replaced while a call waited."""
+        return self._chat_head if backend is self.backend else request_head(backend, _CHAT_PATH)
+
     @property
     def has_room(self) -> bool:
         """Whether a place is free."""
         return self._bound is None or self.in_flight < self._bound
+
+    @property
+    def is_half_empty(self) -> bool:
+        """Whether less than half of the places are taken."""
+        return self._bound is None or self.in_flight * 2 < self._bound
 
     def enter(self) -> None:
         """Take a place. Raises AttemptFailed (busy) if all are taken."""

@@ -59,6 +59,10 @@ class Caller:
         self._metrics = metrics
         self._backends = Backends(metrics, limits)
 
+    def has_room_beside(self, backend: Backend) -> bool:
+        """Whether a call that nobody waits for may take a place: while less than half of the backend's are taken."""
+        return self._backends.state_of(backend).is_half_empty
+
     async def call(self, plan: Plan, request: ChatRequest, record: RequestRecord, cleanup: Cleanup) -> Answer:
         """The first real answer of the plan. What a stream holds is left on ``cleanup``.
 
@@ -75,7 +79,7 @@ class Caller:
             try:
                 # The state may go on to a later version of the backend meanwhile; the call stays with its own.
                 state = self._backends.state_of(backend)
-                if backend.queue is not None and backend is plan.attempts[-1]:
+                if backend.queue is not None and backend is plan.attempts[-1] and plan.may_wait:
                     answer = await self._patiently(state, backend, request, record, cleanup)
                 else:
                     state.enter()
@@ -128,7 +132,7 @@ class Caller:
             if backend.origin is None:
                 source = echo(backend, request)
             else:
-                parts = _request_parts(state.chat_head, request, backend, record.trace)
+                parts = _request_parts(state.head_of(backend), request, backend, record.trace)
                 started_at = monotonic()
                 try:
                     sent = None if queue is None else queue.sent

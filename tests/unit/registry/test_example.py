@@ -32,7 +32,7 @@ def test_the_example_is_good_and_needs_nothing(tmp_path: Path) -> None:
     assert [str(problem) for problem in result.problems] == []
     assert result.warnings == ()
     names = set(result.snapshot.tenants["demo"].scenarios)
-    assert names == {"echo", "echo-slow", "support-chat", "gpt-4o", "summarize", "rewrite"}
+    assert names == {"echo", "echo-slow", "support-chat", "gpt-4o", "summarize", "rewrite", "rollout"}
     assert {backend.provider for backend in result.snapshot.backends.values()} == {"echo"}
 
 

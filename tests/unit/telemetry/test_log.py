@@ -57,6 +57,7 @@ def test_a_line_says_everything_about_a_request(log_of: LogOf) -> None:
         "key": "acme-ci",
         "scenario": "support",
         "variant": "base",
+        "generation": 0,
         "backend": "qwen",
         "provider": "openai",
         "attempts": [

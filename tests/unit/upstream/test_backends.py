@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.errors import AttemptFailed
 from gateway.model import Backend, Origin
@@ -40,3 +41,13 @@ def test_a_bound_that_changes_counts_at_once() -> None:
     with pytest.raises(AttemptFailed):
         state.enter()
     backends.state_of(backend(8)).enter()
+
+
+def test_a_call_that_waits_keeps_the_head_of_its_own_version() -> None:
+    """A reload meanwhile changes the head of later calls only."""
+    backends = Backends(Metrics(version="test"), UpstreamLimits())
+    before, after = (replace(backend(None), headers=((b"x-version", value),)) for value in (b"1", b"2"))
+    state = backends.state_of(before)
+    backends.state_of(after)
+    assert b"x-version: 1" in state.head_of(before)
+    assert b"x-version: 2" in state.head_of(after)
