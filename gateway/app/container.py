@@ -75,7 +75,7 @@ class Container:
         self.issuer_keys = IssuerKeys(
             KeySetFetcher(fetch_options(settings)),
             key_options(settings),
-            fetched=lambda issuer, ok: self.metrics.jwks_fetched(issuer, ok=ok),
+            fetched=self.metrics.states.jwks_fetched,
         )
         tokens = TokenAuthenticator(self.issuer_keys, token_options(settings))
         answers = AnswerChecks(settings.answer_check_max_bytes, self.metrics)

@@ -80,7 +80,7 @@ class RedisCounts:
 
     def evicting(self, change: int) -> None:
         """See Observer."""
-        self._metrics.redis_evicting(change)
+        self._metrics.states.redis_evicting(change)
 
     def noticed(self, what: Notice) -> None:
         """See Observer."""

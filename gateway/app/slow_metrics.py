@@ -35,7 +35,7 @@ class SlowMetrics:
     async def run(self) -> None:
         """Look every ``PERIOD_S``, until cancelled."""
         while True:
-            self._metrics.forget_old_failures(monotonic())
+            self._metrics.states.backends.forget(monotonic())
             await self._look_at_keys()
             await asyncio.sleep(PERIOD_S)
 
@@ -44,7 +44,7 @@ class SlowMetrics:
         if keys is self._keys and now < self._due_at:
             return
         ends = await asyncio.to_thread(first_ends, keys, now - ENDED_S)
-        self._metrics.keys_expire(ends)
+        self._metrics.states.keys_expire(ends)
         self._keys = keys
         self._due_at = min(ends.values(), default=float("inf")) + ENDED_S
 

@@ -254,6 +254,12 @@ REDIS_NOTICES = Spec(
     labels=("notice",),
     zeros=(("full",), ("eviction_policy",), ("promoted",), ("restarted",), ("replica",), ("credentials",)),
 )
+FALLBACKS = Spec(
+    kind="counter",
+    name="llm_gateway_fallback_requests_total",
+    help="Requests that asked a further backend, or one again, because an attempt had failed.",
+    labels=("scenario",),
+)
 BACKEND_HEALTHY = Spec(
     kind="gauge",
     name="llm_gateway_backend_healthy",
@@ -349,7 +355,8 @@ SHADOW_COST = Spec(
 
 ACCUMULATED = (
     ANSWER_CHECKS,
-    TOKEN_USAGE, REQUEST_DURATION, TIME_TO_FIRST_TOKEN, TIME_PER_OUTPUT_TOKEN, REQUESTS, INFLIGHT, OVERHEAD, TOKENS,
+    TOKEN_USAGE, REQUEST_DURATION, TIME_TO_FIRST_TOKEN, TIME_PER_OUTPUT_TOKEN, REQUESTS, FALLBACKS, INFLIGHT, OVERHEAD,
+    TOKENS,
     COST, ATTEMPTS, BACKEND_INFLIGHT, BACKEND_QUEUED, QUEUE_WAIT, STREAM_ENDS, SCENARIO_FIRST_TOKEN,
     CONNECTION_REFUSALS, RELOAD_FAILURES, LOG_LINES_DROPPED, LIMIT_REJECTIONS, SHADOW_REJECTIONS, LIMIT_UTILIZATION,
     DEGRADED, LEASES_LOST, USAGE_EXPORT_LAG, USAGE_LOST, REDIS_SECONDS, REDIS_FAILURES, REDIS_UNAVAILABLE,

@@ -11,8 +11,6 @@ served, per process). See ``families`` for the bound on label sets.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from operator import itemgetter
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -22,10 +20,10 @@ import msgspec
 from gateway.clock import wall
 from gateway.model import Snapshot, Usage
 from gateway.telemetry import families
-from gateway.telemetry.health import BackendsHealth
 from gateway.telemetry.load import LOAD, Load, load_of
 from gateway.telemetry.record import RequestRecord
 from gateway.telemetry.series import Cell, HistogramCell, Histograms, Numbers, Words
+from gateway.telemetry.states import States
 
 if TYPE_CHECKING:
     from gateway.telemetry.exposition import View
@@ -33,8 +31,8 @@ if TYPE_CHECKING:
 _MAX_CACHED_SERIES = 10_000
 _MAX_ERROR_CODES = 64
 _MAX_REASONS = 32
-_MAX_ISSUERS = 100
 _AWAITED_OUTCOMES = ("ok", "unauthorized", "rate_limited")  # what alerts count must be there before it happens
+_GOOD_OUTCOMES = frozenset({"ok", "refused"})
 _UNKNOWN_ERROR = "_OTHER"  # the well-known value of error.type in the OpenTelemetry conventions
 
 
@@ -104,9 +102,8 @@ class Metrics:
         self._stream_ends = self.numbers[families.STREAM_ENDS]
         self._log_lines_dropped = self.numbers[families.LOG_LINES_DROPPED].child()
         self._redis_seconds = self.histograms[families.REDIS_SECONDS].child()
-        self._health = BackendsHealth(self.numbers[families.BACKEND_HEALTHY])
-        self._expiring_tenants = Words(max_tenants)
-        self._issuers = Words(_MAX_ISSUERS)
+        self._fallbacks = self.numbers[families.FALLBACKS]
+        self.states = States(self.numbers, max_tenants)
         self._registry_seen = self.numbers[families.REGISTRY_SEEN].child()
 
     # The request's way
@@ -143,11 +140,13 @@ class Metrics:
             self._count_usage(series, record, record.usage)
         if record.stream:
             self._count_stream(series, record)
+        if len(record.attempts) > 1 and any(outcome not in _GOOD_OUTCOMES for _, outcome, _, _ in record.attempts[:-1]):
+            self._fallbacks.child(record.scenario).value += 1
 
     def attempt(self, backend: str, outcome: str) -> None:
         """An attempt at a backend has ended; ``outcome`` is one of ``errors.Outcome``."""
         self._attempts.child(backend, self._outcomes.within(outcome)).value += 1
-        self._health.note(backend, outcome)
+        self.states.backends.note(backend, outcome)
 
     def backend_inflight(self, backend: str) -> Cell:
         """The gauge of attempts at a backend, to be raised as one begins and lowered as it ends."""
@@ -200,25 +199,6 @@ class Metrics:
         """The source was read without a fault, or has told that it is as it was: now, or at that Unix second."""
         self._registry_seen.value = int(wall() if at is None else at)
 
-    def forget_old_failures(self, now: float) -> None:
-        """At ``now``, monotonic seconds: a backend that nobody tried for long is not known to be down any more."""
-        self._health.forget(now)
-
-    def keys_expire(self, ends: Mapping[str, float]) -> None:
-        """When the first key of each tenant ends, in Unix seconds; a tenant that is not named has none that does."""
-        family = self.numbers[families.KEY_EXPIRY]
-        first: dict[Cell, int] = dict.fromkeys(family.children.values(), 0)
-        for tenant, end in sorted(ends.items(), key=itemgetter(1), reverse=True):  # of those below `other` the first
-            first[family.child(self._expiring_tenants.within(tenant))] = int(end)
-        for cell, end in first.items():
-            cell.value = end
-
-    def jwks_fetched(self, issuer: str, *, ok: bool) -> None:
-        """The keys of a token issuer were asked for, with or without success."""
-        family, issuer = self.numbers[families.JWKS_FETCHES], self._issuers.within(issuer)
-        good, bad = family.child(issuer, "ok"), family.child(issuer, "failed")  # both are there from the first fetch
-        (good if ok else bad).value += 1
-
     def log_lines_dropped(self, count: int = 1) -> None:
         """Log lines were given up."""
         self._log_lines_dropped.value += count
@@ -269,10 +249,6 @@ class Metrics:
     def redis_unavailable(self, servers: int) -> None:
         """So many Redis servers are not used now."""
         self.numbers[families.REDIS_UNAVAILABLE].child().value = servers
-
-    def redis_evicting(self, change: int) -> None:
-        """So many servers more, or fewer, may evict keys."""
-        self.numbers[families.REDIS_EVICTING].child().value += change
 
     def redis_noticed(self, notice: str) -> None:
         """Redis was seen to be something that endangers limits."""

@@ -72,10 +72,10 @@ def test_panels_do_not_overlap(dashboard: dict[str, Any]) -> None:
     """Each has a place of its own within the 24 columns, and a number of its own."""
     places = [panel["gridPos"] for panel in dashboard["panels"]]
     assert all(place["x"] >= 0 and place["x"] + place["w"] <= 24 for place in places)
-    for one, other in combinations(places, 2):
-        beside = one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
-        above = one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"]
-        assert beside or above, (one, other)
+    for this, other in combinations(places, 2):
+        beside = this["x"] + this["w"] <= other["x"] or other["x"] + other["w"] <= this["x"]
+        above = this["y"] + this["h"] <= other["y"] or other["y"] + other["h"] <= this["y"]
+        assert beside or above, (this, other)
     numbers = [panel["id"] for panel in dashboard["panels"]]
     assert len(set(numbers)) == len(numbers)
 

@@ -6,6 +6,7 @@ from tools.dashboards.model import BACKEND, JOB, NAMESPACE, Dashboard, Panel, Qu
 
 _WHICH = 'FLEET,backend=~"$backend"'
 _ATTEMPTS = f"llm_gateway_upstream_attempts_total{{{_WHICH}}}"
+_REACHED = 'llm_gateway_requests_total{FLEET,backend!=""}'
 _AT_FAULT = f'llm_gateway_upstream_attempts_total{{{_WHICH},outcome!~"ok|refused|busy|cancelled"}}'
 
 _HEALTH = Row(
@@ -56,17 +57,17 @@ _HEALTH = Row(
             ),
         ),
         Panel(
-            title="Share of further attempts",
-            description="Attempts beyond the first of their request. Near 0 all is well; as it grows, fallbacks carry "
-            "the traffic, and their capacity is what keeps errors away.",
+            title="Share of requests with a fallback",
+            description="Requests that had a failed attempt before their last one, by scenario, of those that reach a "
+            "backend. As it grows, fallbacks carry the traffic, and their capacity is what keeps errors away.",
             unit="percentunit",
             max=1,
             steps=((0.1, "red"),),
             queries=(
                 Query(
-                    'clamp_min(1 - sum(rate(llm_gateway_requests_total{FLEET,backend!=""}[$__rate_interval]))'
-                    " / (sum(rate(llm_gateway_upstream_attempts_total{FLEET}[$__rate_interval])) > 0), 0)",
-                    "further attempts",
+                    "sum by (scenario) (rate(llm_gateway_fallback_requests_total{FLEET}[$__rate_interval]))"
+                    f" / (sum by (scenario) (rate({_REACHED}[$__rate_interval])) > 0)",
+                    "{{scenario}}",
                 ),
             ),
         ),

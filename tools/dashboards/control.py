@@ -73,6 +73,11 @@ _REGISTRY = Row(
             queries=(Query('max by (kind) (llm_gateway_registry_objects{FLEET,state="live"})', "{{kind}}"),),
         ),
         Panel(
+            title="Fields that the cluster's definitions lack",
+            description="Above 0 the chart llm-gateway-crds is older than the gateway. 0 for a registry of files.",
+            queries=(Query("max(llm_gateway_registry_schema_missing_fields{FLEET})", "fields"),),
+        ),
+        Panel(
             title="Versions of the gateway",
             description="How many replicas run each: two versions during an upgrade, else one.",
             kind="table",

@@ -11,7 +11,7 @@ from gateway.errors import Outcome
 from gateway.redis.observer import Failure, Notice
 from gateway.telemetry import Metrics, families
 from gateway.telemetry.health import FAILURES_IN_A_ROW, FORGOTTEN_AFTER_S
-from tests.unit.telemetry.samples import scrape
+from tests.unit.telemetry.samples import finish, record, scrape
 
 NEUTRAL = ("rate_limited", "busy", "cancelled")
 WORKING = ("ok", "refused")
@@ -66,18 +66,18 @@ def test_a_backend_that_nobody_called_has_no_health(metrics: Metrics) -> None:
 def test_failures_of_long_ago_are_forgotten(metrics: Metrics) -> None:
     """A backend that nobody tries any more must not be called down for ever."""
     healthy(metrics, *["reset"] * FAILURES_IN_A_ROW)
-    metrics.forget_old_failures(monotonic() + FORGOTTEN_AFTER_S / 2)
+    metrics.states.backends.forget(monotonic() + FORGOTTEN_AFTER_S / 2)
     assert scrape(metrics).value("llm_gateway_backend_healthy", backend="qwen") == 0
-    metrics.forget_old_failures(monotonic() + FORGOTTEN_AFTER_S)
+    metrics.states.backends.forget(monotonic() + FORGOTTEN_AFTER_S)
     assert scrape(metrics).value("llm_gateway_backend_healthy", backend="qwen") == 1
 
 
 def test_a_tenant_has_the_end_of_its_first_key_and_0_once_it_has_none(metrics: Metrics) -> None:
     """Tenants beyond the bound share one series, which has the soonest of theirs."""
     name = "llm_gateway_key_expiry_timestamp_seconds"
-    metrics.keys_expire({"a": 400.0, "b": 300.0, "c": 200.0, "d": 100.0})
+    metrics.states.keys_expire({"a": 400.0, "b": 300.0, "c": 200.0, "d": 100.0})
     assert by(metrics, name, "tenant") == {"a": 400, "b": 300, "other": 100}
-    metrics.keys_expire({"b": 500.0})
+    metrics.states.keys_expire({"b": 500.0})
     assert by(metrics, name, "tenant") == {"a": 0, "b": 500, "other": 0}
 
 
@@ -90,9 +90,9 @@ def test_the_source_of_the_registry_was_seen_just_now(metrics: Metrics) -> None:
 
 def test_fetches_of_keys_are_told_apart(metrics: Metrics) -> None:
     """By issuer and by how they ended."""
-    metrics.jwks_fetched("https://idp.example", ok=True)
-    metrics.jwks_fetched("https://idp.example", ok=False)
-    metrics.jwks_fetched("https://idp.example", ok=False)
+    metrics.states.jwks_fetched("https://idp.example", ok=True)
+    metrics.states.jwks_fetched("https://idp.example", ok=False)
+    metrics.states.jwks_fetched("https://idp.example", ok=False)
     seen = scrape(metrics)
     assert seen.value("llm_gateway_jwks_fetches_total", issuer="https://idp.example", result="ok") == 1
     assert seen.value("llm_gateway_jwks_fetches_total", issuer="https://idp.example", result="failed") == 2
@@ -108,3 +108,22 @@ def test_what_is_rare_is_there_before_it_happens(metrics: Metrics) -> None:
     assert policies == {"local", "open", "closed"}
     for spec in families.ACCUMULATED:
         assert all(len(labels) == len(spec.labels) for labels in spec.zeros), spec.name
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "counted"),
+    [
+        (["ok"], 0),
+        (["reset"], 0),
+        (["reset", "ok"], 1),
+        (["busy", "reset", "ok"], 1),
+        (["ok", "ok"], 0),
+        (["refused", "ok"], 0),
+    ],
+)
+def test_a_request_with_a_failed_attempt_before_its_last_is_a_fallback(
+    metrics: Metrics, outcomes: list[str], counted: int
+) -> None:
+    """Once, however many attempts there were; an answer that is asked for again is none."""
+    finish(metrics, record(attempts=[("qwen", outcome, 0.1, "") for outcome in outcomes]))
+    assert sum(by(metrics, "llm_gateway_fallback_requests_total", "scenario").values()) == counted
