@@ -109,6 +109,12 @@ _LOAD = Row(
             queries=(Query(f"sum by (backend) (llm_gateway_backend_inflight_requests{{{_WHICH}}})", "{{backend}}"),),
         ),
         Panel(
+            title="Ready endpoints",
+            description="Ready pods of a backend that is a Service of the cluster, as the gateway knows them. 0 is "
+            "scaled to zero, or down. Backends with an address of their own are not shown.",
+            queries=(Query(f"max by (backend) (llm_gateway_backend_endpoints{{{_WHICH}}})", "{{backend}}"),),
+        ),
+        Panel(
             title="Turned away as busy",
             description="Attempts that were not made because a replica had maxConcurrentRequests under way there. The "
             "plan's next backend was asked; without one the caller had 503.",
