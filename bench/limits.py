@@ -19,16 +19,20 @@ from bench import process, wire
 from bench.candidates import Candidate, Launch, Running, gateway_launch, gateway_version, registry
 from gateway.redis.embedded import EmbeddedUnavailable, EmbeddedValkey
 from gateway.redis.names import tenant_key
-from tests.support.documents import Document, api_key, new_key, tenant
+from tests.support.documents import Document, api_key, new_key, scenario, tenant
 from tests.support.metrics import Scrape
 from tests.support.waiting import eventually
 
 LIMITED, USED_UP = "limited", "used-up"
+KEPT = "kept"
+"""A scenario whose answers are kept, on the backend of the plain one."""
+
 LIMITED_KEY, USED_UP_KEY = new_key(), new_key()
 
 _MANY = 10**12
 _RATE = 10**10
 _REFUSED = 429
+_MISSED_MAX = 4  # the first call, or the first ones of a server that was late
 _DEADLINE_S = "1"  # a server that waits for its core must not turn a measured call into another one
 
 LIMITS: tuple[Document, ...] = (
@@ -45,7 +49,7 @@ NOTHING_LEFT: tuple[Document, ...] = ({"unit": "requests", "per": "month", "amou
 
 
 def limited_registry(upstream_port: int) -> list[Document]:
-    """The bench's registry with two more tenants: one with generous limits, one that will have used one up.
+    """The bench's registry with a cache and two more tenants: one with generous limits, one that will have used one up.
 
     Backends have an output limit, so that budgets know the worst case.
     """
@@ -55,6 +59,7 @@ def limited_registry(upstream_port: int) -> list[Document]:
         api_key("limited-key", LIMITED_KEY, LIMITED),
         tenant(USED_UP, limits=list(NOTHING_LEFT)),
         api_key("used-up-key", USED_UP_KEY, USED_UP),
+        scenario(KEPT, f"backend-{wire.PLAIN}", cache={"mode": "exact", "ttl": "1h"}),
     ]
 
 
@@ -78,7 +83,11 @@ def limited(redis_url: str) -> Candidate:
 
 
 def _launch(redis_url: str, folder: Path, port: int, upstream_port: int) -> Launch:
-    settings = {"LLM_GATEWAY_REDIS_URL": redis_url, "LLM_GATEWAY_REDIS_DEADLINE_S": _DEADLINE_S}
+    settings = {
+        "LLM_GATEWAY_REDIS_URL": redis_url,
+        "LLM_GATEWAY_REDIS_DEADLINE_S": _DEADLINE_S,
+        "LLM_GATEWAY_CACHE_REDIS_DEADLINE_S": _DEADLINE_S,
+    }
     return gateway_launch(folder, port, limited_registry(upstream_port), settings)
 
 
@@ -114,12 +123,19 @@ def check(each: Running, redis_url: str) -> None:
 
 def shortfall(scrape: Scrape, in_ledger: int) -> str:
     """What is wrong with what was measured; empty where nothing is."""
+    if (missed := _missed(scrape)) > _MISSED_MAX:
+        return f"{missed:.0f} calls of the scenario with a cache were not answered by it"
     if alone := scrape.value("llm_gateway_degraded_total"):
         return f"{alone:.0f} limits were decided without Redis"
     admitted = scrape.value("llm_gateway_requests_total", tenant=LIMITED, code="200")
     if not 0 < admitted <= in_ledger:
         return f"{admitted:.0f} calls were answered, the ledger has {in_ledger}"
     return ""
+
+
+def _missed(scrape: Scrape) -> float:
+    name = "llm_gateway_cache_requests_total"
+    return scrape.value(name) - sum(scrape.value(name, result=result) for result in ("hit", "coalesced"))
 
 
 def _scrape(each: Running) -> Scrape:

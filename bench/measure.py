@@ -63,6 +63,8 @@ ROWS = (
     Row("start", "start to ready", "s"),
     Row("admitted", "CPU per request, limits on", "us"),
     Row("refused", "CPU per refused request", "us"),
+    Row("ledger", "CPU per request, with a Redis and no limits", "us"),
+    Row("hit", "CPU per request answered by the cache", "us"),
     Row("limited-memory", "memory (PSS) after the load, limits on", "MB"),
     Row("limited-start", "start to ready, limits on", "s"),
 )
@@ -186,8 +188,13 @@ def _measure_round(each: Running, run: Measuring) -> None:
 
 
 def _measure_limited(limited: Running, run: Measuring) -> None:
-    body = wire.chat_body(wire.PLAIN)
-    for row, key, status in (("admitted", limits.LIMITED_KEY, 200), ("refused", limits.USED_UP_KEY, 429)):
+    for row, key, status, model in (
+        ("admitted", limits.LIMITED_KEY, 200, wire.PLAIN),
+        ("refused", limits.USED_UP_KEY, 429, wire.PLAIN),
+        ("ledger", KEY, 200, wire.PLAIN),
+        ("hit", KEY, 200, limits.KEPT),
+    ):
+        body = wire.chat_body(model)
         load = Load(limited.port, wire.request(limited.port, body, key), CONNECTIONS, status=status)
         window = wrk.measure(load, body, key, run.plan.requests_s, run.cores.load, limited.cpu_ns)
         run.results.add_window(row, GATEWAY, window, window.answers, 1e3)

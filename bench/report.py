@@ -50,6 +50,7 @@ BUDGETS = {
     "start": Budget(1.5),
     "admitted": Budget(1.6, of_envoy=True),
     "refused": Budget(0.5, of_row="admitted"),
+    "hit": Budget(0.6, of_row="ledger"),
     "limited-memory": Budget(80.0),
     "limited-start": Budget(1.5),
 }
@@ -120,6 +121,8 @@ _RATES = {
     "prompt": "1 MB prompts",
     "admitted": "requests with limits on",
     "refused": "refused requests",
+    "ledger": "requests with a Redis and no limits",
+    "hit": "requests answered by the cache",
 }
 
 

@@ -1,43 +1,39 @@
 """The whole journey of a request, from what the edge read to what the edge will send.
 
 Each step is one call, in the order of the design: authenticate, (read), resolve, choose a variant, render, plan, admit,
-(copy for a shadow), call, check the answer, meter.
+(copy for a shadow), cache, call, check the answer, meter.
 
 Invariants:
 - What a stream holds, that is the lease, the place at the backend and the upstream connection, lives on one Cleanup. It
   belongs to this function until a Reply is returned and to the Reply from then on; closing it is safe at any moment
   and more than once. A whole answer holds nothing any more when its Reply is made.
-- The lease is settled exactly once: by ``_settle`` when an answer was had, else by ``_give_up``.
+- The lease is settled exactly once: by ``settle`` when an answer was had, else by ``give_up``.
 - A caller is known before its body is read.
 """
 
 from __future__ import annotations
 
-import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 from msgspec.structs import replace
 
+from gateway.answering import Answering
 from gateway.auth import TokenAuthenticator, authenticate
 from gateway.cleanup import Cleanup
 from gateway.clock import wall
-from gateway.errors import GatewayError
-from gateway.limits import End, Lease, Limiter
+from gateway.limits import Limiter
 from gateway.limits.binding import Bound
-from gateway.meter import MeteredStream, charge, estimate_usage
-from gateway.model import AnswerRule, ChatRequest, Credentials, Plan, Principal, Scenario, Shadow, Snapshot
+from gateway.meter import MeteredStream
+from gateway.model import ChatRequest, Credentials, Plan, Principal, Scenario, Shadow, Snapshot
 from gateway.registry import resolve, usable_names
+from gateway.reply import Asked, Reply, give_up, settle, verdict_header
 from gateway.rollout import Rollouts, ShadowJob
 from gateway.routing import Asking, make_plan
-from gateway.scenarios import AnswerChecks, StreamWatch, render
+from gateway.scenarios import render
+from gateway.sharing import Sharing
 from gateway.telemetry import RequestRecord
-from gateway.upstream.call import Answer, Caller
-
-_GONE = 499  # in the ledger: the client left
-_FAULT = 500  # in the ledger: the gateway itself failed
 
 
 class SnapshotSource(Protocol):
@@ -58,36 +54,19 @@ class Incoming(Protocol):
         """The body, waited for. Raises GatewayError."""
 
     @property
+    def cache_control(self) -> bytes:
+        """What the caller says of answers that were kept; empty where it says nothing."""
+
+    @property
     def routing_headers(self) -> Mapping[str, str]:
         """The headers that conditions of targets may look at."""
-
-
-class Reply:
-    """What to send: a whole ``body``, or a ``stream`` to be read to its end. ``close`` it when done."""
-
-    __slots__ = ("_cleanup", "backend", "body", "content_type", "headers", "lines", "scenario", "status", "stream")
-
-    def __init__(self, answer: Answer, scenario: Scenario, stream: MeteredStream | None, cleanup: Cleanup) -> None:
-        self.status = answer.status
-        self.content_type = answer.content_type
-        self.body = answer.body
-        self.stream = stream
-        self.scenario = scenario.name
-        self.backend = answer.backend.name
-        self.headers: tuple[tuple[bytes, bytes], ...] = ()
-        self.lines = b""  # further headers of a whole answer, as header lines
-        self._cleanup = cleanup
-
-    def close(self) -> None:
-        """Settle the lease and let go of the backend."""
-        self._cleanup.close()
 
 
 class OptionalSteps(NamedTuple):
     """The steps that only some scenarios ask for."""
 
-    answers: AnswerChecks
     rollouts: Rollouts
+    sharing: Sharing
 
 
 class Pipeline:
@@ -97,17 +76,17 @@ class Pipeline:
         self,
         registry: SnapshotSource,
         limiter: Limiter,
-        caller: Caller,
+        answering: Answering,
         max_attempts: int,
         tokens: TokenAuthenticator,
         steps: OptionalSteps,
     ) -> None:
         self._registry = registry
         self._limiter = limiter
-        self._caller = caller
+        self._answering = answering
         self._max_attempts = max_attempts
         self._tokens = tokens
-        self._answers = steps.answers
+        self._sharing = steps.sharing
         self._rollouts = steps.rollouts
         self.finished = steps.rollouts.finished  # what is learned of a canary once a request of its scenario is over
 
@@ -152,27 +131,30 @@ class Pipeline:
         if scenario.shadow is not None:
             copy = replace(asked, output_limit=request.output_limit)
             self._rollouts.shadows.offer(_job(scenario.shadow, principal, copy, incoming, record))
+        admitted = Asked(principal.tenant.name, scenario, request, plan, lease, record)
+        if scenario.cache is not None and (shared := await self._sharing.reply(admitted, incoming.cache_control)):
+            return shared
         cleanup = Cleanup()
         try:
-            answer = await self._caller.call(plan, request, record, cleanup)
-            if scenario.answer is not None and answer.facts is not None:
-                cleanup.push(_charge_known, lease, request, answer, record)
-                again = partial(self._caller.call, plan, request, record, cleanup)
-                answer = await self._checked(scenario.answer, answer, record, again)
+            answer = await self._answering.call(admitted, admitted.request, cleanup)
             if answer.stream is None or answer.source is None:
-                _settle(lease, request, answer, record)  # it is all there: nothing is left to wait for
-                reply = Reply(answer, scenario, None, cleanup)
+                settle(admitted, answer)  # it is all there: nothing is left to wait for
+                reply = Reply(answer, scenario.name, answer.backend.name, None, cleanup)
                 reply.lines = lease.header_lines()
             else:
-                cleanup.push(_settle, lease, request, answer, record)
-                reply = Reply(answer, scenario, self._metered(scenario, answer, record, cleanup), cleanup)
+                cleanup.push(settle, admitted, answer)
+                watch = self._answering.watch(admitted, cleanup)
+                stream = MeteredStream(answer.source, answer.stream, answer.first, record, watch)
+                cleanup.push(stream.stop_waiting)
+                reply = Reply(answer, scenario.name, answer.backend.name, stream, cleanup)
                 reply.headers = lease.headers()
+            reply.cache = record.cache
             if answer.verdict:
-                reply.headers += ((b"x-llm-gateway-answer", answer.verdict.encode()),)
+                reply.headers += verdict_header(answer.verdict)
             return reply
         except BaseException as error:  # also when cancelled: what was taken is given back here, else by the Reply
             cleanup.close()
-            _give_up(lease, plan, record, error)
+            give_up(admitted, error)
             raise
 
     def _decide(
@@ -193,44 +175,6 @@ class Pipeline:
         plan = make_plan(scenario, draw, self._max_attempts, priced_only=priced_only, asking=asking)
         return scenario, request, limits, plan
 
-    def _metered(self, scenario: Scenario, answer: Answer, record: RequestRecord, cleanup: Cleanup) -> MeteredStream:
-        """The stream to be read; what it holds is left on ``cleanup``."""
-        assert answer.source is not None
-        assert answer.stream is not None
-        feed = None
-        if scenario.answer is not None:
-            watch = self._answers.watch(scenario.name, scenario.answer)
-            feed = watch.feed
-            cleanup.push(_end_watch, watch, record)
-        stream = MeteredStream(answer.source, answer.stream, answer.first, record, feed)
-        cleanup.push(stream.stop_waiting)
-        return stream
-
-    async def _checked(
-        self, rule: AnswerRule, answer: Answer, record: RequestRecord, again: Callable[[], Awaitable[Answer]]
-    ) -> Answer:
-        """The answer with its verdict; a second one where the first does not conform and the scenario wants that."""
-        verdict = self._answers.judge(rule, answer.body or b"")
-        retried = rule.retry and verdict == "invalid"
-        if retried:
-            try:
-                second = await again()
-            except GatewayError as error:  # an answer that does not conform is better than none
-                record.detail = error.detail or ""
-                second = answer
-            if second.facts is not None and second is not answer:
-                second.before, answer = answer, second
-                verdict = self._answers.judge(rule, answer.body or b"")
-            record.backend, record.provider = answer.backend.name, answer.backend.provider
-            record.response_model = answer.backend.model or ""
-        self._answers.count(record.scenario, verdict, retried=retried)
-        answer.verdict = verdict
-        return answer
-
-
-def _end_watch(watch: StreamWatch, record: RequestRecord) -> None:
-    watch.close(complete=record.stream_end_reason == "complete")
-
 
 def _noted(principal: Principal, snapshot: Snapshot, record: RequestRecord) -> Principal:
     record.generation = snapshot.generation
@@ -250,54 +194,3 @@ def _job(
         request_id=record.request_id,
         generation=record.generation,
     )
-
-
-def _settle(lease: Lease, request: ChatRequest, answer: Answer, record: RequestRecord) -> None:
-    """Charge what was used: as reported, else as estimated from what was answered; a refused request used nothing."""
-    backend = answer.backend
-    if answer.stream is not None:
-        stream = answer.stream
-        usage = stream.usage or lease.bounded(estimate_usage(request, stream.output_bytes, stream.events))
-    elif answer.facts is not None:
-        usage = answer.facts.usage or lease.bounded(estimate_usage(request, answer.facts.output_bytes))
-    else:
-        lease.settle(End(backend=backend.name, status=answer.status))
-        return
-    cost = charge(usage, backend.price)
-    before, answers = answer.before, 1
-    if before is not None and before.facts is not None:
-        thrown_away = before.facts.usage or lease.bounded(estimate_usage(request, before.facts.output_bytes))
-        usage, cost, answers = usage + thrown_away, cost + charge(thrown_away, before.backend.price), 2
-    status = _GONE if record.stream_end_reason == "client_gone" else record.status or answer.status
-    if lease.settle(End(usage=usage, cost_nano_usd=cost, backend=backend.name, status=status, answers=answers)):
-        record.usage = usage
-        record.cost_nano_usd = cost
-
-
-def _charge_known(lease: Lease, request: ChatRequest, answer: Answer, record: RequestRecord) -> None:
-    """Charge an answer whose successor never came, where no reservation is charged for both."""
-    if lease.reserved is None:
-        _settle(lease, request, answer, record)
-
-
-def _give_up(lease: Lease, plan: Plan, record: RequestRecord, error: BaseException) -> None:
-    """End the lease of a call without an answer: nothing was used, unless a backend was left alone with its work.
-
-    That is a plain call whose client left meanwhile: what the backend made of it nobody knows, so its reservation is
-    charged.
-    """
-    if isinstance(error, GatewayError):
-        error.headers = lease.headers()
-        lease.settle(End(backend=record.backend, status=error.status))
-        return
-    status = _GONE if isinstance(error, asyncio.CancelledError) else _FAULT
-    usage = lease.reserved
-    was_working = bool(record.attempts) and record.attempts[-1][1] == "cancelled" and not record.left_queue
-    if usage is None or record.stream or not was_working or status != _GONE:
-        lease.settle(End(backend=record.backend, status=status))
-        return
-    price = next((backend.price for backend in plan.attempts if backend.name == record.backend), None)
-    cost = charge(usage, price)
-    if lease.settle(End(usage=usage, cost_nano_usd=cost, backend=record.backend, status=_GONE, keep=True)):
-        record.usage = usage
-        record.cost_nano_usd = cost

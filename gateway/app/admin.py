@@ -12,7 +12,7 @@ import msgspec
 
 from gateway.app.admin_gate import AdminTokens
 from gateway.app.fleet import FleetLoad
-from gateway.app.redis import redis_config
+from gateway.app.redis import cache_config, redis_config
 from gateway.app.tasks import BackgroundTasks
 from gateway.registry.keystore import KeyStore
 from gateway.registry.keysync import KeySync
@@ -35,7 +35,7 @@ class Administration:
     """Keys in Redis, kept up to date, and what the admin API works with. Made inside the event loop.
 
     ``lane`` is a patient lane, for whatever no request to a model waits for; None without a Redis. ``process`` is the
-    name of this process among those of the fleet.
+    name of this process among those of the fleet. ``cache_lane`` is a lane to where answers are kept.
     """
 
     def __init__(self, inherited: Inherited, metrics: Metrics, process: str) -> None:
@@ -48,6 +48,9 @@ class Administration:
         self.usage_rows_max = settings.usage_max_rows
         self.lane = None if redis_url is None else _lane(settings, redis_url)
         self.fleet = FleetLoad(metrics, self.lane, process=process, replica=inherited.replica)
+        own = settings.cache_redis_url
+        self._cache_lane = None if own is None or self.tokens is None else _cache_lane(settings, redis_url)
+        self.cache_lane = self.lane if own is None else self._cache_lane
         self.sync: KeySync | None = None
         self.rollouts: Rollouts | None = None  # to be shown, once there are any
         if self.lane is not None and settings.registry_source == "folder":
@@ -68,6 +71,8 @@ class Administration:
 
     async def start(self, tasks: BackgroundTasks) -> None:
         """Begin to read the keys, and to say what is under way here."""
+        if self._cache_lane is not None:
+            await self._cache_lane.start()
         if self.lane is not None and self.sync is not None:
             await self.lane.start()
             tasks.keep_running("keys of the admin API", self.sync.run)
@@ -78,6 +83,18 @@ class Administration:
         if self.lane is not None:
             await self.fleet.leave()
             await self.lane.close()
+        if self._cache_lane is not None:
+            await self._cache_lane.close()
+
+
+def _cache_lane(settings: Settings, redis_url: str | None) -> RedisLane | None:
+    """A patient lane to where answers are kept, where that is a server of its own."""
+    from gateway.redis.lane import RedisLane
+
+    config = cache_config(settings, redis_url)
+    if config is None:
+        return None
+    return RedisLane(msgspec.structs.replace(config, deadline_s=max(config.deadline_s, DEADLINE_S)))
 
 
 def _lane(settings: Settings, redis_url: str) -> RedisLane:

@@ -67,7 +67,7 @@ class AdminLimits:
         try:
             days = await Ledger(self._lane, self._rows_max).days(tenant, first or last, last)
         except RedisFailure as error:
-            raise _unavailable(error) from error
+            raise unavailable(error) from error
         return [
             UsageRow(
                 day=day.isoformat(),
@@ -80,6 +80,7 @@ class AdminLimits:
                 output_tokens=counts.output_tokens,
                 cost_usd=usd(counts.cost_nano_usd),
                 estimated_requests=counts.estimated_requests,
+                cached_requests=counts.cached_requests,
             )
             for day, usage in sorted(days.items())
             for of, counts in sorted(usage.items(), key=lambda item: (item[0].key, item[0].scenario, item[0].backend))
@@ -112,7 +113,7 @@ class AdminLimits:
         try:
             raw: bytes = await self._lane.run(self._script, invocation.keys, invocation.args)
         except RedisFailure as error:
-            raise _unavailable(error) from error
+            raise unavailable(error) from error
         levels = decode_levels(limits, raw).levels
         return [_view(bound, level) for bound, level in zip(limits, levels, strict=True)]
 
@@ -141,6 +142,7 @@ def _view(bound: BoundLimit, level: Level) -> LevelView:
     )
 
 
-def _unavailable(error: RedisFailure) -> StoreUnavailable:
+def unavailable(error: RedisFailure) -> StoreUnavailable:
+    """The answer where Redis has none."""
     text = f"Redis did not answer as it should ({type(error).__name__})."
     return StoreUnavailable(text, detail=str(error), retry_after_s=1.0)

@@ -10,6 +10,7 @@ from fastapi.security import HTTPBearer
 
 from gateway.app import admin_schemas as schemas
 from gateway.app.admin_autoscaling import add_autoscaling
+from gateway.app.admin_cache import AdminCache
 from gateway.app.admin_gate import PREFIX
 from gateway.app.admin_keys import AdminKeys, AuditLog
 from gateway.app.admin_limits import AdminLimits, no_tenant
@@ -39,6 +40,7 @@ def admin_router(admin: Administration) -> APIRouter:
     _add_changes(router, keys)
     _add_revocations(router, keys)
     _add_rollouts(router, admin)
+    _add_cache(router, AdminCache(admin.registry, admin.cache_lane, audit))
     return router
 
 
@@ -157,6 +159,14 @@ def _add_rollouts(router: APIRouter, admin: Administration) -> None:
     async def rollouts() -> RolloutList:
         """Every canary: what its calls and those of the base showed, and whether it was withdrawn."""
         return rollout_list(admin.rollouts)
+
+
+def _add_cache(router: APIRouter, cache: AdminCache) -> None:
+    @router.post("/cache/purge", tags=["cache"], summary="Forget kept answers")
+    async def purge(wanted: schemas.Purge) -> schemas.Purge:
+        """Forget what is kept of a tenant, or of one of its scenarios, on every replica and at once."""
+        await cache.purge(wanted.tenant, wanted.scenario)
+        return wanted
 
 
 def _keys_by_tenant(snapshot: Snapshot) -> dict[str, set[str]]:

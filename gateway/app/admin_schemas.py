@@ -165,6 +165,13 @@ class LevelList(Model):
     levels: list[LevelView]
 
 
+class Purge(Model):
+    """Which kept answers are to be forgotten."""
+
+    tenant: str = Field(description="Name of the tenant.")
+    scenario: str | None = Field(default=None, description="Name of one scenario. Default: all of them.")
+
+
 class UsageRow(Model):
     """What one key used of one scenario and backend on one UTC day."""
 
@@ -178,6 +185,7 @@ class UsageRow(Model):
     output_tokens: int
     cost_usd: str
     estimated_requests: int
+    cached_requests: int = Field(description="Answered from the cache or by another's call, without tokens.")
 
 
 class UsageList(Model):

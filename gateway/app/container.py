@@ -10,11 +10,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from gateway import __version__
+from gateway.answering import Answering
 from gateway.app.admin import Administration
 from gateway.app.discovery import discover, new_discovery
 from gateway.app.readiness import Readiness
 from gateway.app.redis import redis_lane
 from gateway.app.shadow import ShadowLine
+from gateway.app.sharing import SharingParts
 from gateway.app.slow_metrics import SlowMetrics
 from gateway.app.tasks import BackgroundTasks
 from gateway.auth import FetchOptions, IssuerKeys, KeyOptions, KeySetFetcher, TokenAuthenticator, TokenOptions
@@ -31,6 +33,7 @@ from gateway.pipeline import OptionalSteps, Pipeline
 from gateway.rollout import RolloutOptions, Rollouts, ShadowOptions, Shadows
 from gateway.scenarios import AnswerChecks
 from gateway.settings import Settings
+from gateway.sharing import Sharing
 from gateway.telemetry import AccessLog, Metrics, RolloutCounts
 from gateway.upstream import UpstreamClient, UpstreamLimits
 from gateway.upstream.call import Caller
@@ -86,8 +89,11 @@ class Container:
         options = RolloutOptions(sync_s=settings.rollout_sync_s, window_s=settings.rollout_window_s)
         self.rollouts = Rollouts(self.registry, self.admin.lane, options, counts, shadows)
         self.admin.rollouts = self.rollouts
-        steps = OptionalSteps(answers, self.rollouts)
-        self.pipeline = Pipeline(self.registry, self.limiter, caller, settings.max_attempts, tokens, steps)
+        answering = Answering(caller, answers)
+        self.sharing = SharingParts(settings, inherited.redis_url, self.metrics)
+        sharing = Sharing(self.sharing.cache, answering, self.metrics, limits.max_event_bytes)
+        steps = OptionalSteps(self.rollouts, sharing)
+        self.pipeline = Pipeline(self.registry, self.limiter, answering, settings.max_attempts, tokens, steps)
         ledger = None if self.admin.lane is None else Ledger(self.admin.lane, settings.usage_max_rows)
         self.app: ASGIApp = build(self.pipeline, self.metrics, self.access_log, edge_options(settings), ledger)
         self.readiness = Readiness(
@@ -102,6 +108,7 @@ class Container:
         if self.lane is not None:
             await self.lane.start()
             self._tasks.keep_running("shared limits", self.limiter.shared.run)
+        await self.sharing.start(self.registry.snapshot)
         self.registry.serves(self.metrics)
         self._tasks.keep_running("registry watch", self.registry.run)
         if self.discovery is not None:
@@ -116,6 +123,11 @@ class Container:
         self._tasks.keep_running("token issuers", self._know_issuers)
         self._tasks.keep_running("slow metrics", SlowMetrics(self.registry, self.metrics).run)
 
+    @property
+    def idle(self) -> bool:
+        """Nothing is being done for other processes."""
+        return self.sharing.cache.is_idle
+
     def drain(self) -> None:
         """Take no more traffic, and do nothing more that no caller waits for."""
         self.readiness.draining = True
@@ -125,6 +137,7 @@ class Container:
         """End it, close every connection to a backend and write what is left of metrics and log."""
         await self._tasks.close()
         await self.rollouts.shadows.close()
+        await self.sharing.close()
         if self.lane is not None:
             await self.limiter.shared.close()
             await self.lane.close()

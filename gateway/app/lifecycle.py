@@ -85,9 +85,13 @@ class Lifecycle:
         await self._until(lambda: monotonic() >= self._accept_until)
         data.stop_accepting()
         data.close_between_requests()
-        await self._until(lambda: data.idle or monotonic() >= self._finish_until)
+        await self._until(lambda: (data.idle and self._is_alone()) or monotonic() >= self._finish_until)
         if not data.idle:
             _log.warning("cutting %d connections", len(data.clients.connections))
+
+    def _is_alone(self) -> bool:
+        """Whether no other process waits for a call that is made here."""
+        return self._container is None or self._container.idle
 
     async def _until(self, reached: Callable[[], bool]) -> None:
         """Wait for ``reached``, keeping the heart beating."""

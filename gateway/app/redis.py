@@ -9,6 +9,8 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from gateway.errors import SettingsInvalid
 from gateway.redis.config import RedisConfig, parse_url
 
@@ -18,18 +20,18 @@ if TYPE_CHECKING:
     from gateway.redis.lane import RedisLane
     from gateway.redis.observer import Failure, Notice
     from gateway.settings import Settings
-    from gateway.telemetry import Metrics
+    from gateway.telemetry import CacheMetrics, Metrics
 
 
-def redis_config(settings: Settings, url: str) -> RedisConfig:
+def redis_config(settings: Settings, url: str, *, setting: str = "LLM_GATEWAY_REDIS_URL") -> RedisConfig:
     """Where Redis is and the bounds of the lane; ``url`` is the embedded server's where that one is used.
 
-    Raises SettingsInvalid, which never quotes the address.
+    Raises SettingsInvalid, which names ``setting`` and never quotes the address.
     """
     try:
         server = parse_url(url)
     except ValueError as error:
-        raise SettingsInvalid(f"LLM_GATEWAY_REDIS_URL: {error}") from None
+        raise SettingsInvalid(f"{setting}: {error}") from None
     return RedisConfig(
         server=server,
         deadline_s=settings.redis_deadline_s,
@@ -61,6 +63,58 @@ def redis_lane(settings: Settings, url: str | None, metrics: Metrics) -> RedisLa
         return RedisLane(redis_config(settings, url), RedisCounts(metrics))
     except OSError as error:
         raise SettingsInvalid(f"LLM_GATEWAY_REDIS_CA_FILE: expected a PEM file with certificates: {error}") from None
+
+
+def cache_config(settings: Settings, redis_url: str | None) -> RedisConfig | None:
+    """Where answers are kept, None for nowhere: a server of its own, else the one of the limits at ``redis_url``.
+
+    Raises SettingsInvalid, which never quotes the address.
+    """
+    own = settings.cache_redis_url
+    url = own or redis_url
+    if url is None:
+        return None
+    config = redis_config(settings, url, setting="LLM_GATEWAY_CACHE_REDIS_URL" if own else "LLM_GATEWAY_REDIS_URL")
+    credentials_file = None if own else config.credentials_file
+    return msgspec.structs.replace(
+        config, deadline_s=settings.cache_redis_deadline_s, credentials_file=credentials_file
+    )
+
+
+def cache_lane(settings: Settings, redis_url: str | None, metrics: CacheMetrics) -> RedisLane | None:
+    """The lane of the cache, not yet started, or None without a Redis. Raises SettingsInvalid."""
+    config = cache_config(settings, redis_url)
+    if config is None:
+        return None
+    from gateway.redis.lane import RedisLane  # a gateway without a Redis loads none of it
+
+    try:
+        return RedisLane(config, CacheCounts(metrics))
+    except OSError as error:
+        raise SettingsInvalid(f"LLM_GATEWAY_REDIS_CA_FILE: expected a PEM file with certificates: {error}") from None
+
+
+class CacheCounts:
+    """Counts what the lane of the cache tells: its failures alone, since nothing of the limits hangs on it."""
+
+    def __init__(self, metrics: CacheMetrics) -> None:
+        self._metrics = metrics
+
+    def answered(self, seconds: float) -> None:
+        """See Observer."""
+
+    def failed(self, how: Failure, count: int) -> None:
+        """See Observer."""
+        self._metrics.redis_failed(how, count)
+
+    def unavailable(self, servers: int) -> None:
+        """See Observer."""
+
+    def noticed(self, what: Notice) -> None:
+        """See Observer."""
+
+    def evicting(self, servers: int) -> None:
+        """See Observer: of kept answers any may go."""
 
 
 class RedisCounts:

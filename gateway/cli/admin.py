@@ -54,6 +54,7 @@ _USAGE_COLUMNS: Final = (
     "output",
     "usd",
     "estimated",
+    "from cache",
 )
 
 
@@ -73,6 +74,14 @@ def build() -> typer.Typer:
     limits.command("list")(_levels)
     limits.command("reset")(_reset)
     app.add_typer(limits)
+    return app
+
+
+def build_cache() -> typer.Typer:
+    """The commands that look after kept answers."""
+    app = typer.Typer(name="cache", help="Look after the answers that are kept.", no_args_is_help=True)
+    app.command("purge")(purge_cache)
+    app.callback()(lambda: None)  # one command alone would have no name
     return app
 
 
@@ -125,8 +134,9 @@ def _usage(
 ) -> None:
     """Show what a tenant used by day."""
     answer = _client(context).get("tenants", tenant, "usage", from_=first, to=last)
-    fields = ("day", "key", "scenario", "backend", "requests", "inputTokens", "cachedInputTokens", "outputTokens")
-    rows = [[row[field] for field in (*fields, "costUsd", "estimatedRequests")] for row in answer["usage"]]
+    fields: tuple[str, ...] = ("day", "key", "scenario", "backend", "requests", "inputTokens", "cachedInputTokens")
+    fields += ("outputTokens", "costUsd", "estimatedRequests", "cachedRequests")
+    rows = [[row[field] for field in fields] for row in answer["usage"]]
     _client(context).show(answer, rows, _USAGE_COLUMNS)
 
 
@@ -210,6 +220,17 @@ _KEY_COMMANDS: Final[Mapping[str, Callable[..., None]]] = {
     "revoke": _revoke,
     "export": _export,
 }
+
+
+def purge_cache(
+    tenant: Annotated[str, typer.Option(help="Name of the tenant whose answers are forgotten.")],
+    scenario: Annotated[str | None, typer.Option(help="Name of one scenario. Default: all of them.")] = None,
+    url: _Url = None,
+    token_file: _TokenFile = None,
+) -> None:
+    """Forget the kept answers of a tenant, on every replica and at once."""
+    connect(url, token_file).post("cache", "purge", body={"tenant": tenant, "scenario": scenario})
+    print(f"What was kept of {tenant}{f' for {scenario}' if scenario else ''} is forgotten.", file=sys.stderr)
 
 
 def export_keys(url: _Url = None, token_file: _TokenFile = None, write: _Write = None) -> None:

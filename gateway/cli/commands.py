@@ -30,6 +30,7 @@ def build() -> typer.Typer:
     app.add_typer(usage.build())
     app.add_typer(admin.build())
     app.command("call")(call)
+    app.add_typer(admin.build_cache())
     app.command("version")(_version)
     app.callback()(_options)
     return app

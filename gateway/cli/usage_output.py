@@ -36,6 +36,7 @@ COLUMNS: Final = (
     "output_tokens",
     "cost_usd",
     "estimated",
+    "cached",
 )
 """What is written of an event, in this order."""
 
@@ -93,7 +94,8 @@ class EventFile:
         rows = [fields_of(event) for event in events]
         if self._as_csv:
             writer = csv.DictWriter(self._file, COLUMNS, lineterminator="\n")
-            writer.writerows({**row, "estimated": str(row["estimated"]).lower()} for row in rows)
+            texts = ({name: str(row[name]).lower() for name in ("estimated", "cached")} for row in rows)
+            writer.writerows(row | text for row, text in zip(rows, texts, strict=True))
         else:
             self._file.writelines(f"{msgspec.json.encode(row).decode()}\n" for row in rows)
         self._file.flush()
@@ -125,7 +127,7 @@ def print_table(title: str, by: Sequence[str], sums: Mapping[tuple[str, ...], Us
     table = Table(title=title, title_justify="left", show_footer=True)
     for place, name in enumerate(by):
         table.add_column(name.capitalize(), footer="" if place else "Total", overflow="fold")
-    numbers = ("Requests", "Input", "Cached", "Output", "Cost (USD)", "Estimated")
+    numbers = ("Requests", "Input", "Cached", "Output", "Cost (USD)", "Estimated", "From cache")
     for name, footer in zip(numbers, _cells(total(sums)), strict=True):
         table.add_column(name, footer=footer, justify="right", no_wrap=True)
     for names, counts in sums.items():
@@ -134,12 +136,16 @@ def print_table(title: str, by: Sequence[str], sums: Mapping[tuple[str, ...], Us
 
 
 def _cells(counts: UsageCounts) -> tuple[str, ...]:
-    share = counts.estimated_requests / counts.requests if counts.requests else 0.0
+    estimated, cached = (
+        count / counts.requests if counts.requests else 0.0
+        for count in (counts.estimated_requests, counts.cached_requests)
+    )
     return (
         f"{counts.requests:,}",
         f"{counts.input_tokens:,}",
         f"{counts.cached_input_tokens:,}",
         f"{counts.output_tokens:,}",
         usd(counts.cost_nano_usd),
-        f"{share:.1%}",
+        f"{estimated:.1%}",
+        f"{cached:.1%}",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from gateway.errors import RequestTimeout, RequestTooLarge
 
@@ -15,12 +15,25 @@ class ClientGone(Exception):
     """The client left before its request was complete."""
 
 
-class Written:
-    """A body that was written here, on behalf of a caller."""
+class Asking(Protocol):
+    """What the head of a request says beside its body."""
 
-    def __init__(self, body: bytes, routing_headers: Mapping[str, str]) -> None:
+    @property
+    def routing_headers(self) -> Mapping[str, str]:
+        """The headers that conditions of targets may look at."""
+
+    @property
+    def cache_control(self) -> bytes:
+        """What the caller says of answers that were kept."""
+
+
+class Written:
+    """A body that was written here, on behalf of a caller, who may have said something of kept answers."""
+
+    def __init__(self, body: bytes, call: Asking) -> None:
         self._body = body
-        self.routing_headers = routing_headers
+        self.routing_headers = call.routing_headers
+        self.cache_control = call.cache_control
 
     def body_now(self) -> bytes:
         """All of it."""

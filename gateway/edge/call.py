@@ -100,6 +100,11 @@ class Call:
         if self._task is not None:
             self._task.cancel()
 
+    @property
+    def cache_control(self) -> bytes:
+        """What the caller says of answers that were kept."""
+        return self.head.cache_control
+
     def body_now(self) -> bytes | None:
         """The request's body where all of it has arrived, else None. Raises InvalidRequest, RequestTooLarge."""
         if self.head.content_encoding:

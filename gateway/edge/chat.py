@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
+from gateway.dialects.openai.replay import EVENT_STREAM
 from gateway.dialects.openai.request import read_chat_request
 from gateway.edge.body import Receive
 from gateway.edge.call import Call, Frontdesk, Scope, Send
@@ -11,9 +12,13 @@ from gateway.edge.wire import header_fields, header_lines
 from gateway.errors import MethodNotAllowed
 from gateway.meter import MeteredStream
 from gateway.model import ChatRequest
-from gateway.pipeline import Pipeline, Reply
+from gateway.pipeline import Pipeline
+from gateway.reply import Reply
 
 PATH = "/v1/chat/completions"
+
+_LEAVE_ALONE = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
+"""Asks caches and buffering proxies (nginx) on the way to leave a stream alone."""
 
 
 class ChatCompletions:
@@ -56,15 +61,25 @@ def reply_headers(reply: Reply, *, expose_backend: bool) -> list[tuple[bytes, by
     headers = [(b"content-type", reply.content_type), (b"x-llm-gateway-scenario", reply.scenario.encode())]
     if reply.headers:
         headers += reply.headers
-    if expose_backend:
+    if reply.cache:
+        headers += _cache_headers(reply)
+    if expose_backend and reply.backend:
         headers.append((b"x-llm-gateway-backend", reply.backend.encode()))
     return headers
 
 
+def _cache_headers(reply: Reply) -> Iterator[tuple[bytes, bytes]]:
+    """What the cache did, and the age of a kept answer (RFC 9111, 5.1)."""
+    yield b"x-llm-gateway-cache", reply.cache.encode()
+    if reply.age_s is not None:
+        yield b"age", b"%d" % reply.age_s
+        if reply.content_type == EVENT_STREAM:
+            yield from _LEAVE_ALONE
+
+
 async def _send_stream(call: Call, reply: Reply, stream: MeteredStream, headers: list[tuple[bytes, bytes]]) -> None:
     """Pass on what comes as it comes: a piece that can be sent at once costs no coroutine."""
-    # Asks caches and buffering proxies (nginx) on the way to leave the stream alone.
-    headers += [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+    headers += _LEAVE_ALONE
     await call.start(reply.status, headers)
     while True:
         piece = stream.take()

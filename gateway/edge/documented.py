@@ -41,7 +41,8 @@ from gateway.errors import (
     UpstreamFailed,
 )
 from gateway.model import ChatRequest
-from gateway.pipeline import Pipeline, Reply
+from gateway.pipeline import Pipeline
+from gateway.reply import Reply
 
 CALL_KEY = "llm_gateway.call"
 """Where the scope of a request holds its Call."""
@@ -118,7 +119,7 @@ class Completions:
         """
         messages = [{"role": "user", "content": prompt}]
         given = {name: value for name, value in fields.items() if value is not None}
-        written = Written(msgspec.json.encode({"messages": messages, **given}), call.routing_headers)
+        written = Written(msgspec.json.encode({"messages": messages, **given}), call)
 
         def read(body: bytes) -> ChatRequest:
             return read_chat_request(body, self._max_fields, self._default_scenario)

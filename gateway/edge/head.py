@@ -24,6 +24,7 @@ _WANTED = frozenset(
         b"content-length",
         b"content-encoding",
         b"x-forwarded-for",
+        b"cache-control",
     }
 )
 _CREDENTIAL_HEADERS = (b"x-api-key", b"api-key")
@@ -42,6 +43,7 @@ class RequestHead(Frozen, frozen=True):
     content_length: int | None
     content_encoding: bytes
     routing: Mapping[str, str] = {}
+    cache_control: bytes = b""
 
 
 def read_head(scope: dict[str, Any], addresses: ClientAddress, routing: frozenset[str] = frozenset()) -> RequestHead:
@@ -75,6 +77,7 @@ def read_head(scope: dict[str, Any], addresses: ClientAddress, routing: frozense
         content_length=int(length) if length.isdigit() else None,
         content_encoding=found.get(b"content-encoding", b""),
         routing=_routing(scope, routing) if routing else {},
+        cache_control=found.get(b"cache-control", b""),
     )
 
 

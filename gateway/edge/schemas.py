@@ -231,6 +231,7 @@ class UsageNumbers(BaseModel):
     output_tokens: int
     cost_usd: str = Field(description="Exact decimal number of USD.", examples=["0.00125"])
     estimated_requests: int = Field(description="Calls whose tokens the backend did not report.")
+    cached_requests: int = Field(description="Calls answered from the cache or by another's call, without tokens.")
 
 
 class UsageRow(UsageNumbers):

@@ -78,4 +78,5 @@ def _numbers(counts: UsageCounts) -> dict[str, Any]:
         "output_tokens": counts.output_tokens,
         "cost_usd": usd(counts.cost_nano_usd),
         "estimated_requests": counts.estimated_requests,
+        "cached_requests": counts.cached_requests,
     }

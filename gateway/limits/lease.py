@@ -28,7 +28,7 @@ class End(Frozen, frozen=True):
     """How a call ended. ``usage`` None: it used nothing, though the request counts.
 
     ``status`` is as an operator should read it; with ``keep`` the reservation stays charged as it is. ``answers`` is
-    how many were had of those that the call might take.
+    how many were had of those that the call might take. ``cached``: the answer was kept, or came of another's call.
     """
 
     usage: Usage | None = None
@@ -37,6 +37,7 @@ class End(Frozen, frozen=True):
     status: int = 200
     keep: bool = False
     answers: int = 1
+    cached: bool = False
 
 
 NOTHING_USED = End()

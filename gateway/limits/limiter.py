@@ -281,6 +281,7 @@ class Limiter:
                 text_bytes=call.text_bytes // call.answers * answers,
                 choices=call.choices // call.answers * answers,
                 keep=end.keep and reply is not None,
+                cached=end.cached,
             )
         )
 

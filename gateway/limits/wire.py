@@ -249,7 +249,8 @@ class SettleCall(Frozen, frozen=True):
     admitted there, voided, or lost with its epoch), the use is charged in full to the windows of ``admitted_ms``: the
     ``now_ms`` of the admission, or Unix milliseconds where the server was not asked.
     ``usage`` None: the request counts and nothing else. With ``keep`` the reservation stays charged as it is, and
-    ``usage`` says what the ledger shall have. ``ended_at`` is Unix seconds and decides the day in the ledger.
+    ``usage`` says what the ledger shall have. ``cached``: the answer was kept, or came of another's call. ``ended_at``
+    is Unix seconds and decides the day in the ledger.
     ``text_bytes`` and ``choices`` are those of the answers that were had.
     """
 
@@ -266,6 +267,7 @@ class SettleCall(Frozen, frozen=True):
     text_bytes: int = 0
     choices: int = 1
     keep: bool = False
+    cached: bool = False
 
     @property
     def tenant(self) -> str:

@@ -13,6 +13,7 @@ backend answered. WHAT is one of ``COUNTS``, in this order:
     output     output tokens
     cost       nano-USD
     estimated  calls whose tokens the backend did not report
+    hits       calls whose answer was kept, or came of another's call: they used no tokens
 
 A count of 0 need not be written. The hash expires the retention after the last write.
 
@@ -24,6 +25,7 @@ retention after the last write. A cap of 0 turns the stream off, not the hash.
     id         the lease id, by which a reader knows an event that it has had before
     key, scenario, backend, input, cached, output, cost   as in the hash
     estimated  1 or 0
+    hit        1 or 0, as hits
     status     the HTTP status of the call, 499 where the client left
 
 The time of an event is in its stream id, ``MILLISECONDS-SEQUENCE`` since the Unix epoch: when the call was settled,
@@ -40,7 +42,7 @@ from typing import Final
 from gateway.model import Frozen
 
 SEPARATOR: Final = b"|"
-COUNTS: Final = (b"requests", b"input", b"cached", b"output", b"cost", b"estimated")
+COUNTS: Final = (b"requests", b"input", b"cached", b"output", b"cost", b"estimated", b"hits")
 """What a day's hash counts; the last part of a field."""
 
 EVENT_FIELDS: Final = (
@@ -54,6 +56,7 @@ EVENT_FIELDS: Final = (
     b"output",
     b"cost",
     b"estimated",
+    b"hit",
 )
 """The fields of an event, in the order in which they are written."""
 
@@ -67,6 +70,7 @@ class UsageCounts(Frozen, frozen=True):
     output_tokens: int = 0
     cost_nano_usd: int = 0
     estimated_requests: int = 0
+    cached_requests: int = 0
 
     def __add__(self, other: UsageCounts) -> UsageCounts:
         return UsageCounts(
@@ -76,6 +80,7 @@ class UsageCounts(Frozen, frozen=True):
             output_tokens=self.output_tokens + other.output_tokens,
             cost_nano_usd=self.cost_nano_usd + other.cost_nano_usd,
             estimated_requests=self.estimated_requests + other.estimated_requests,
+            cached_requests=self.cached_requests + other.cached_requests,
         )
 
 
@@ -103,6 +108,7 @@ class UsageEvent(Frozen, frozen=True):
     output_tokens: int
     cost_nano_usd: int
     estimated: bool
+    cached: bool = False
 
 
 def day_name(day: datetime.date) -> str:
@@ -127,7 +133,7 @@ def decode_day(fields: Mapping[bytes, bytes]) -> dict[UsageOf, UsageCounts]:
 
 
 def _counts(given: Mapping[bytes, int]) -> UsageCounts:
-    requests, in_, cached, out, cost, estimated = (given.get(what, 0) for what in COUNTS)
+    requests, in_, cached, out, cost, estimated, hits = (given.get(what, 0) for what in COUNTS)
     return UsageCounts(
         requests=requests,
         input_tokens=in_,
@@ -135,6 +141,7 @@ def _counts(given: Mapping[bytes, int]) -> UsageCounts:
         output_tokens=out,
         cost_nano_usd=cost,
         estimated_requests=estimated,
+        cached_requests=hits,
     )
 
 
@@ -151,6 +158,7 @@ def encode_event(event: UsageEvent) -> list[bytes]:
         event.output_tokens,
         event.cost_nano_usd,
         int(event.estimated),
+        int(event.cached),
     )
     return [part for name, value in zip(EVENT_FIELDS, values, strict=True) for part in (name, str(value).encode())]
 
@@ -171,12 +179,13 @@ def decode_event(tenant: str, stream_id: bytes, fields: Sequence[bytes]) -> Usag
         output_tokens=numbers["output"],
         cost_nano_usd=numbers["cost"],
         estimated=numbers["estimated"] != 0,
+        cached=numbers["hit"] != 0,
         **names,
     )
 
 
 _NAMES: Final = ("id", "key", "scenario", "backend")
-_NUMBERS: Final = ("status", "input", "cached", "output", "cost", "estimated")
+_NUMBERS: Final = ("status", "input", "cached", "output", "cost", "estimated", "hit")
 
 
 def _pairs(fields: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:

@@ -84,3 +84,18 @@ def keys() -> bytes:
 def rollout(scenario: str, content: str) -> bytes:
     """Hash: what all replicas saw of a scenario's canary; ``content`` names what the registry says of the scenario."""
     return fleet_key("rollout", scenario, content)
+
+
+def cache_marks(tenant: str) -> bytes:
+    """Hash: the epoch of the tenant's kept answers, and what was purged."""
+    return tenant_key(tenant, "cache", "marks")
+
+
+def cache_answer(tenant: str, digest: str) -> bytes:
+    """A kept answer."""
+    return tenant_key(tenant, "cache", "answer", digest)
+
+
+def cache_flight(tenant: str, digest: str, *parts: str) -> bytes:
+    """Of a call in flight: who makes it; with further parts what was said of its answer, and who waits."""
+    return tenant_key(tenant, "cache", "flight", digest, *parts)

@@ -7,6 +7,7 @@ naming each field. A secret appears in a compiled header and nowhere else: in no
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Protocol
 
 import msgspec
@@ -18,6 +19,7 @@ from gateway.registry.accounts import ApiKeyDocument, PromptDocument, TenantDocu
 from gateway.registry.accounts import Limit as LimitSpec
 from gateway.registry.documents import Answer as AnswerSpec
 from gateway.registry.documents import BackendDocument, BackendSpec, FieldErrors, Secret
+from gateway.registry.documents import Cache as CacheSpec
 from gateway.registry.documents import Echo as EchoSpec
 from gateway.registry.documents import Parameters as ParametersSpec
 from gateway.registry.documents import Queue as QueueSpec
@@ -94,13 +96,15 @@ def compile_backend(document: BackendDocument, secrets: SecretSource) -> model.B
     if spec.service is not None and not secrets.in_cluster:
         raise FieldErrors(("spec.service", "is for a registry in the cluster only; in a folder use url"))
     where = spec.url or spec.service
+    open_headers = tuple((name.encode(), value.encode()) for name, value in spec.headers.items())
     return model.Backend(
         name=document.metadata.name,
         provider=spec.provider,
         origin=where.origin if where else None,
         path=where.path if where else "",
         model=spec.model,
-        headers=_headers(spec, secrets),
+        headers=(*open_headers, *_credential(spec, secrets)),
+        open_headers=open_headers,
         timeouts=_timeouts(spec.timeouts),
         max_concurrent_requests=spec.max_concurrent_requests,
         queue=None if spec.queue is None else _queue(spec.queue),
@@ -120,16 +124,14 @@ def compile_backend(document: BackendDocument, secrets: SecretSource) -> model.B
     )
 
 
-def _headers(spec: BackendSpec, secrets: SecretSource) -> tuple[tuple[bytes, bytes], ...]:
-    headers = [(name.encode(), value.encode()) for name, value in spec.headers.items()]
+def _credential(spec: BackendSpec, secrets: SecretSource) -> Iterator[tuple[bytes, bytes]]:
     auth = spec.auth
     if auth is not None and auth.secret is not None:
         secret = _secret(auth.secret, secrets)
         if auth.type == "bearer":
-            headers.append((b"authorization", b"Bearer " + secret))
+            yield b"authorization", b"Bearer " + secret
         else:
-            headers.append(((auth.name or "").encode(), secret))
-    return tuple(headers)
+            yield (auth.name or "").encode(), secret
 
 
 def _secret(spec: Secret, secrets: SecretSource) -> bytes:
@@ -189,6 +191,18 @@ def compile_parameters(spec: ParametersSpec) -> model.Parameters:
         check_sampling=spec.check_sampling,
     )
     return model.NO_PARAMETERS if parameters == model.NO_PARAMETERS else parameters
+
+
+def compile_cache(spec: CacheSpec) -> model.CachePolicy | None:
+    """Compile how answers are kept and shared; None for not at all."""
+    if spec.mode == "none":
+        return None
+    default = model.CachePolicy()
+    return model.CachePolicy(
+        ttl_s=spec.ttl or default.ttl_s,
+        max_entry_bytes=spec.max_entry_bytes or default.max_entry_bytes,
+        ignored=frozenset(spec.ignore),
+    )
 
 
 def compile_answer(spec: AnswerSpec | None, scenario: str) -> model.AnswerRule | None:

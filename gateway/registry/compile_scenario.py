@@ -11,7 +11,7 @@ import hashlib
 import msgspec
 
 from gateway import model
-from gateway.registry.compile import compile_answer, compile_parameters
+from gateway.registry.compile import compile_answer, compile_cache, compile_parameters
 from gateway.registry.documents import Override, ScenarioDocument, ScenarioSpec, When
 from gateway.registry.scope import References, Scope
 
@@ -28,15 +28,13 @@ def compile_scenario(document: ScenarioDocument, scope: Scope, created: int) -> 
     if document.metadata.name in spec.aliases:
         errors.add(f"spec.aliases[{spec.aliases.index(document.metadata.name)}]", "is the scenario's own name")
     errors.finish()
-    default_ttl_s = 600.0
     base = model.Scenario(
         name=document.metadata.name,
         description=spec.description,
         aliases=tuple(spec.aliases),
         prompt_placement=spec.prompt_placement,
         answer=compile_answer(spec.answer, document.metadata.name),
-        cache_mode=spec.cache.mode,
-        cache_ttl_s=spec.cache.ttl or default_ttl_s,
+        cache=compile_cache(spec.cache),
         disabled=spec.disabled,
         created=created,
         unmatched=spec.unmatched,

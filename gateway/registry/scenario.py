@@ -141,14 +141,27 @@ class Answer(Node):
         return self
 
 
+IgnorableField = Literal[
+    "metadata", "prompt_cache_key", "prompt_cache_retention", "safety_identifier", "service_tier", "store", "user"
+]
+
+
 class Cache(Node):
-    """Whether answers are kept."""
+    """What is kept of answers, and shared of calls."""
 
     mode: Literal["none", "exact"] = Field(
-        default="none", description="none or exact (the same request). Accepted, not enforced by this version."
+        default="none",
+        description="exact: an answer serves the same request of the same tenant again, and identical calls at the same"
+        " time make one call of a backend.",
     )
-    ttl: PositiveDuration | None = Field(
-        default=None, description="How long an answer is kept. Default 10m. Accepted, not enforced by this version."
+    ttl: PositiveDuration | None = Field(default=None, description="How long an answer is kept. Default 10m.")
+    max_entry_bytes: Annotated[int, Field(ge=1024, le=16_777_216)] | None = Field(
+        default=None, description="Largest answer that is kept, before it is compressed. Default 1048576."
+    )
+    ignore: Annotated[list[IgnorableField], Field(max_length=16)] = Field(
+        default_factory=list,
+        description="Request fields in which two calls may differ and still be the same: those that say who asks and"
+        " how it is booked. Only where no backend goes by them.",
     )
 
 
@@ -258,9 +271,7 @@ class ScenarioSpec(Node):
     )
     canary: Canary | None = Field(default=None, description="A variant that a share of the callers gets.")
     shadow: Shadow | None = Field(default=None, description="A variant that gets copies of requests, unseen.")
-    cache: Cache = Field(
-        default_factory=Cache, description="Whether answers are kept. Accepted, not enforced by this version."
-    )
+    cache: Cache = Field(default_factory=Cache, description="Whether answers are kept, and identical calls share one.")
     access: Access = Field(default_factory=Access, description="Which tenants it is offered to.")
     disabled: bool = Field(default=False, description="true: nobody can call it, as if it were not there.")
 

@@ -6,8 +6,13 @@ a failing neighbour must not multiply it. Who wants them as a safety net lists t
 
 from __future__ import annotations
 
+from typing import Final
+
 from gateway.model import Backend, Plan, Scenario, Target
 from gateway.routing.conditions import Asking, candidates
+
+BY_CONDITION: Final = "by condition"
+"""Why a target is left out whose condition, or that of another one, does not want the request."""
 
 
 def make_plan(
@@ -50,7 +55,7 @@ def make_plan(
 
 def _not_meant(scenario: Scenario, targets: tuple[Target, ...]) -> list[tuple[str, str]]:
     """The targets that another one's condition, or their own, has left out."""
-    return [(each.backend.name, "by condition") for each in scenario.targets if each not in targets]
+    return [(each.backend.name, BY_CONDITION) for each in scenario.targets if each not in targets]
 
 
 def _choose(targets: list[Target], draw: float) -> Backend:

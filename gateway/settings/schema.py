@@ -310,6 +310,13 @@ class Settings(ClusterSettings):
             raise ValueError("not the address of a Redis")
         return value
 
+    @field_validator("cache_redis_url")
+    @classmethod
+    def _is_other_redis_url(cls, value: str | None) -> str | None:
+        if value is not None and (value == "embedded" or _REDIS_URL.fullmatch(value) is None):
+            raise ValueError("not the address of a Redis")
+        return value
+
     @field_validator("routing_headers")
     @classmethod
     def _are_headers(cls, value: tuple[str, ...]) -> tuple[str, ...]:

@@ -202,3 +202,35 @@ class ServiceSettings(BaseSettings):
     usage_max_rows: int = _count(
         20000, 100, 1000000, "rows", "Most rows of usage, one per day, key, scenario and backend, read for one answer."
     )
+
+    # The cache
+    cache_redis_url: str | None = _value(
+        None,
+        "redis://, rediss://, unix:// with an address, the first two also with +sentinel or +cluster",
+        "Redis for kept answers and shared calls, so that what it evicts is no limit. Default: the same as for limits.",
+        secret=True,
+    )
+    cache_redis_deadline_s: Duration = _seconds(
+        0.05, 0.005, 5, "Time for the Redis of the cache to answer; after it a call is made as if nothing was kept."
+    )
+    cache_max_entry_bytes: Size = _bytes(
+        4 * 2**20, 1024, 2**26, "Largest answer that is kept, before it is compressed, whatever a scenario says."
+    )
+    cache_max_flight_bytes: Size = _bytes(
+        8 * 2**20,
+        65536,
+        2**28,
+        "Largest answer that is shared while it comes: beyond it nobody joins, and other processes are cut off.",
+    )
+    cache_max_flights_bytes: Size = _bytes(
+        256 * 2**20, 2**20, 2**36, "What a worker holds of all shared answers; beyond it further calls are not shared."
+    )
+    cache_max_followed: int = _count(
+        500, 0, 100000, "calls", "Calls of other processes that a worker follows at once; beyond it it makes its own."
+    )
+    cache_lease_s: Duration = _seconds(
+        3, 0.5, 60, "How long a shared call outlives the process that made it, before another one is made."
+    )
+    cache_poll_s: Duration = _seconds(
+        0.02, 0.005, 1, "Longest time between two looks at what another process says of a shared call."
+    )

@@ -4,6 +4,7 @@ The only package that imports prometheus_client. It observes and never decides; 
 or a credential.
 """
 
+from gateway.telemetry.cached import CacheMetrics
 from gateway.telemetry.folder import mark_process_dead, prepare_metrics_folder
 from gateway.telemetry.log import AccessLog
 from gateway.telemetry.metrics import Metrics
@@ -16,6 +17,7 @@ from gateway.telemetry.writer import SHARED_BLOCK_BYTES, LineWriter
 __all__ = [
     "SHARED_BLOCK_BYTES",
     "AccessLog",
+    "CacheMetrics",
     "LineWriter",
     "Metrics",
     "RequestRecord",

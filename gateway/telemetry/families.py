@@ -300,6 +300,19 @@ REGISTRY_SCHEMA = Spec(
     merge="max",
 )
 WORKERS = Spec(kind="gauge", name="llm_gateway_workers", help="Worker processes that serve a registry.")
+CACHE_REQUESTS = Spec(
+    kind="counter",
+    name="llm_gateway_cache_requests_total",
+    help="Calls of scenarios with a cache, by what it did; not_kept counts answers that could not be kept.",
+    labels=("scenario", "result"),
+)
+CACHE_REDIS_FAILURES = Spec(
+    kind="counter",
+    name="llm_gateway_cache_redis_failures_total",
+    help="Commands to the Redis of the cache that were not executed (unavailable) or perhaps were (unanswered).",
+    labels=("reason",),
+    zeros=(("unavailable",), ("unanswered",)),
+)
 LOG_LINES_DROPPED = Spec(
     kind="counter",
     name="llm_gateway_log_lines_dropped_total",
@@ -363,5 +376,6 @@ ACCUMULATED = (
     REDIS_NOTICES, REDIS_EVICTING, BACKEND_HEALTHY, BACKEND_ENDPOINTS, KEY_EXPIRY, JWKS_FETCHES, REGISTRY_SEEN,
     REGISTRY_SCHEMA, WORKERS,
     CANARY_WITHDRAWN, SHADOW_CALLS, SHADOW_DROPPED, SHADOW_SECONDS, SHADOW_FIRST_TOKEN, SHADOW_TOKENS, SHADOW_COST,
+    CACHE_REQUESTS, CACHE_REDIS_FAILURES,
 )  # fmt: skip
 """Every metric that accumulates in memory; those of the registry and of the build are stated at each scrape."""

@@ -57,6 +57,7 @@ class _Line(msgspec.Struct, gc=False):
     status: int
     code: str
     outcome: str
+    cache: str
     stream: bool
     stream_end: str | None
     tokens: _Tokens | None
@@ -134,6 +135,7 @@ class AccessLog:
             status,
             record.error_code,
             record.outcome,
+            record.cache,
             record.stream,
             record.stream_end_reason,
             None

@@ -164,6 +164,11 @@ class Metrics:
         """So many endpoints of a backend's Service are ready."""
         self.numbers[families.BACKEND_ENDPOINTS].child(backend).value = ready
 
+    def charged_late(self, record: RequestRecord) -> None:
+        """A call was charged whose request had been counted before: its caller had left, others had not."""
+        if record.usage is not None:
+            self._count_usage(_RequestSeries(Cell(), None), record, record.usage)
+
     # Rare events
 
     def connection_refused(self, code: str) -> None:

@@ -71,6 +71,8 @@ class RequestRecord(msgspec.Struct, kw_only=True, gc=False):
     first_token_at: float | None = None
     last_token_at: float | None = None
     finished_at: float = 0.0
+    cache: str = ""
+    """What the cache did: ``hit``, ``miss`` and so on, one of a fixed set; ``""`` where the scenario has none."""
     stream_end_reason: str | None = None
     """Of a stream whose head was sent: ``complete``, or why it ended otherwise; one of a fixed set."""
     bytes_in: int = 0

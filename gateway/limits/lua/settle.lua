@@ -4,7 +4,7 @@
 -- KEYS  1 levels, 2 usage of the day, 3 events, 4... slots of each limit of concurrency, then the record of each lease
 -- ARGV  1 {limits, record_ms, lifetime_s of the ledger, events_max, {call}}
 --       call: {lease id, admitted_ms, input, cached, output, cost, estimated, keep, key, scenario, backend, status,
---              text bytes or 0, choices}
+--              text bytes or 0, choices, 1 for an answer of the cache or 0}
 --       limits as at the admissions and in their order; tokens and nano-USD; text bytes 0: there is nothing to learn;
 --       record_ms, lifetime_s and events_max are decimal text, since they go to commands as they are
 -- Reply {epoch, {outcome}}: 0 the reservation was corrected, 1 it was unknown and the use was charged, 2 a repetition
@@ -52,7 +52,7 @@ local function settle(one, record_key)
   local id, admitted_ms = one[1], one[2]
   local input, cached, output, cost = bounded(one[3]), bounded(one[4]), bounded(one[5]), bounded(one[6])
   local estimated, keep, key, scenario, backend = one[7], one[8], one[9], one[10], one[11]
-  local text_bytes, choices = one[13], one[14]
+  local text_bytes, choices, hit = one[13], one[14], one[15]
 
   local fields = {'e', 'i|' .. backend, 'o|' .. scenario}
   for place = 1, #limits do
@@ -137,9 +137,9 @@ local function settle(one, record_key)
   end
 
   local prefix = key .. '|' .. scenario .. '|' .. backend .. '|'
-  local names = {'input', 'cached', 'output', 'cost', 'estimated'}
-  local counts = {input, cached, output, cost, estimated}
-  for place = 1, 5 do
+  local names = {'input', 'cached', 'output', 'cost', 'estimated', 'hits'}
+  local counts = {input, cached, output, cost, estimated, hit}
+  for place = 1, 6 do
     if counts[place] ~= 0 then
       call('HINCRBY', KEYS[2], prefix .. names[place], text(counts[place]))
     end
@@ -148,7 +148,7 @@ local function settle(one, record_key)
   if events_max ~= '0' then
     call('XADD', KEYS[3], 'MAXLEN', '~', events_max, '*', 'id', id, 'key', key, 'scenario', scenario, 'backend', backend,
       'status', text(one[12]), 'input', text(input), 'cached', text(cached), 'output', text(output), 'cost', text(cost),
-      'estimated', text(estimated))
+      'estimated', text(estimated), 'hit', text(hit))
   end
   if first then -- each day begins with a first one, so a lifetime of a day more than the retention holds to its end
     call('EXPIRE', KEYS[2], lifetime_s)

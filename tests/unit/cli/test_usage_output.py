@@ -28,6 +28,7 @@ EVENT = UsageEvent(
     output_tokens=40,
     cost_nano_usd=1_250_000,
     estimated=True,
+    cached=False,
 )
 WRITTEN = {
     "id": "f00d",
@@ -42,6 +43,7 @@ WRITTEN = {
     "output_tokens": 40,
     "cost_usd": "0.00125",
     "estimated": True,
+    "cached": False,
 }
 
 
@@ -65,7 +67,7 @@ def test_event_is_a_row_of_csv(capsys: pytest.CaptureFixture[str]) -> None:
     """Below the names of the columns, without which nobody could read it."""
     write(None, EVENT, as_csv=True)
     (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
-    assert row == {name: str(value) for name, value in WRITTEN.items()} | {"estimated": "true"}
+    assert row == {name: str(value) for name, value in WRITTEN.items()} | {"estimated": "true", "cached": "false"}
 
 
 def test_file_is_appended_to(tmp_path: Path) -> None:
@@ -103,7 +105,12 @@ def test_table_shows_sums_and_their_total(capsys: pytest.CaptureFixture[str]) ->
     name = "a-very-long-name-of-a-scenario." * 8
     sums: dict[tuple[str, ...], UsageCounts] = {
         ("acme", name): UsageCounts(
-            requests=1500, input_tokens=1_234_567, output_tokens=8, cost_nano_usd=10**9, estimated_requests=375
+            requests=1500,
+            input_tokens=1_234_567,
+            output_tokens=8,
+            cost_nano_usd=10**9,
+            estimated_requests=375,
+            cached_requests=150,
         ),
         ("beta", ""): UsageCounts(requests=500, cached_input_tokens=9, cost_nano_usd=5),
     }
@@ -113,7 +120,8 @@ def test_table_shows_sums_and_their_total(capsys: pytest.CaptureFixture[str]) ->
         for line in capsys.readouterr().out.splitlines()
         if len(cells := [cell.strip() for cell in line.strip("│┃ ").replace("┃", "│").split("│")]) > 1
     }
-    assert rows["Tenant"] == ["Tenant", "Scenario", "Requests", "Input", "Cached", "Output", "Cost (USD)", "Estimated"]
-    assert rows["acme"] == ["acme", name, "1,500", "1,234,567", "0", "8", "1", "25.0%"]
-    assert rows["beta"] == ["beta", "-", "500", "0", "9", "0", "0.000000005", "0.0%"]
-    assert rows["Total"] == ["Total", "", "2,000", "1,234,567", "9", "8", "1.000000005", "18.8%"]
+    numbers = ["Requests", "Input", "Cached", "Output", "Cost (USD)", "Estimated", "From cache"]
+    assert rows["Tenant"] == ["Tenant", "Scenario", *numbers]
+    assert rows["acme"] == ["acme", name, "1,500", "1,234,567", "0", "8", "1", "25.0%", "10.0%"]
+    assert rows["beta"] == ["beta", "-", "500", "0", "9", "0", "0.000000005", "0.0%", "0.0%"]
+    assert rows["Total"] == ["Total", "", "2,000", "1,234,567", "9", "8", "1.000000005", "18.8%", "7.5%"]

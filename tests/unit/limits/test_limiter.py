@@ -41,7 +41,7 @@ def test_a_caller_without_limits_touches_nothing() -> None:
         await asyncio.sleep(0)
         (told,) = door.lane.asked
         assert told.what == "settle"
-        ((_, _, *used, _, _, _, key, scenario, backend, status, _, _),) = told.arguments[4]
+        ((_, _, *used, _, _, _, key, scenario, backend, status, _, _, _),) = told.arguments[4]
         assert used == [3, 0, 4]
         assert [key, scenario, backend, status] == ["ci", "chat", "main", 200]
 

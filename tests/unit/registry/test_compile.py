@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from gateway.model import EchoOptions, Limit, Oidc, Origin, Price, Queue, Service, Timeouts
+from gateway.model import CachePolicy, EchoOptions, Limit, Oidc, Origin, Price, Queue, Service, Timeouts
 from tests.unit.registry.folders import (
     DIGEST,
     Folder,
@@ -154,7 +154,7 @@ def test_a_scenario_with_everything(folder: Folder) -> None:
             answer={"schema": {"type": "object", "enum": [None, {}]}, "retry": True},
             targets=[{"backend": "qwen", "weight": 90}, {"backend": "gpt", "weight": 0}],
             fallbacks=["echo"],
-            cache={"mode": "exact", "ttl": "1h"},
+            cache={"mode": "exact", "ttl": "1h", "maxEntryBytes": 2048, "ignore": ["user"]},
             disabled=True,
         ),
     )
@@ -183,7 +183,7 @@ def test_a_scenario_with_everything(folder: Folder) -> None:
         (snapshot.backends["gpt"], 0),
     ]
     assert value.fallbacks == (snapshot.backends["echo"],)
-    assert (value.cache_mode, value.cache_ttl_s) == ("exact", 3600.0)
+    assert value.cache == CachePolicy(ttl_s=3600.0, max_entry_bytes=2048, ignored=frozenset({"user"}))
     assert value.disabled
     assert value.created == int(folder.now)
 
@@ -193,7 +193,7 @@ def test_a_scenario_with_one_target_needs_no_weight(folder: Folder) -> None:
     folder.write("x.yaml", backend(), scenario(targets=[{"backend": "qwen"}]))
     value = folder.good().scenarios["chat"]
     assert value.targets[0].weight == 1
-    assert value.cache_mode == "none"
+    assert value.cache is None
 
 
 def test_a_tenant_with_everything(folder: Folder) -> None:
@@ -302,11 +302,11 @@ def test_kubernetes_metadata_is_accepted(folder: Folder) -> None:
     assert "qwen" in folder.good().backends
 
 
-def test_warnings_name_what_has_no_effect_yet(folder: Folder) -> None:
-    """Caches are accepted, and named once; limits and token issuers have their effect."""
+def test_nothing_that_has_its_effect_is_warned_of(folder: Folder) -> None:
+    """Caches, limits and token issuers have it."""
     limit = [{"unit": "concurrency", "amount": 1}]
     oidc = {"issuer": "https://idp.example", "audience": "llm", "claim": "tenant", "value": "b"}
     folder.write("x.yaml", backend(), scenario(cache={"mode": "exact"}))
     folder.write("t.yaml", tenant("b", limits=limit, oidc=oidc), tenant("a", limits=limit), tenant("c"))
     folder.write("k.yaml", api_key(tenant="a", limits=limit))
-    assert folder.load().warnings == ("the cache of scenarios chat is accepted but has no effect in this version",)
+    assert folder.load().warnings == ()

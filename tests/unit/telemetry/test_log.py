@@ -67,6 +67,7 @@ def test_a_line_says_everything_about_a_request(log_of: LogOf) -> None:
         "status": 200,
         "code": "",
         "outcome": "ok",
+        "cache": "",
         "stream": True,
         "stream_end": "complete",
         "tokens": {"input": 16, "cached": 4, "output": 5, "estimated": False},

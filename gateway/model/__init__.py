@@ -8,9 +8,15 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from typing import Literal
+from functools import cached_property
+from typing import ClassVar, Literal
 
 import msgspec
+
+from gateway.fingerprint import digest_of
+from gateway.model.base import Credentials, EchoOptions, Frozen, Price, Problem, Timeouts, Usage
+
+__all__ = ["Credentials", "EchoOptions", "Frozen", "Price", "Problem", "Timeouts", "Usage"]  # and all below
 
 Provider = Literal["openai", "echo"]
 """Wire dialects that a backend may speak today."""
@@ -21,50 +27,11 @@ OUTPUT_LIMITS = ("max_completion_tokens", "max_tokens")
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-class Frozen(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of every value: immutable, cheap to make."""
-
-
-class Problem(Frozen, frozen=True):
-    """One thing wrong in the registry: where (file or resource), which object, which field, why."""
-
-    source: str
-    object: str
-    field: str
-    reason: str
-
-    def __str__(self) -> str:
-        place = " ".join(part for part in (self.source, self.object) if part)
-        return f"{place}: {self.field}: {self.reason}" if self.field else f"{place}: {self.reason}"
-
-
-class Timeouts(Frozen, frozen=True):
-    """How long an attempt may take, in seconds, stage by stage; all > 0."""
-
-    connect_s: float = 2.0
-    first_byte_s: float = 60.0
-    idle_s: float = 30.0
-    total_s: float = 540.0
-
-    @property
-    def soonest_s(self) -> float:
-        """How long after its start an attempt can be late at the earliest."""
-        return min(self.first_byte_s, self.idle_s, self.total_s)
-
-
 class Queue(Frozen, frozen=True):
     """Who may wait for a backend that is full or not ready."""
 
     max_waiting: int = 100  # per replica
     wait_s: float = 60.0
-
-
-class Price(Frozen, frozen=True):
-    """Nano-USD per million tokens."""
-
-    input_nano_usd: int
-    cached_input_nano_usd: int
-    output_nano_usd: int
 
 
 class Service(Frozen, frozen=True):
@@ -95,16 +62,12 @@ class Origin(Frozen, frozen=True):
     service: Service | None = None
 
 
-class EchoOptions(Frozen, frozen=True):
-    """How the in-process ``echo`` provider answers."""
-
-    first_token_delay_s: float = 0.0
-    token_delay_s: float = 0.0
-    output_tokens: int | None = None  # None: as many words as the last user message has
-
-
 class Backend(Frozen, frozen=True):
     """One model endpoint, compiled."""
+
+    no_effect: ClassVar[frozenset[str]] = frozenset(
+        {"headers", "timeouts", "max_concurrent_requests", "queue", "price", "disabled"}
+    )
 
     name: str
     provider: Provider
@@ -112,6 +75,7 @@ class Backend(Frozen, frozen=True):
     path: str = ""  # the URL's path without a trailing slash, e.g. "/v1"
     model: str | None = None  # the name sent upstream; None: the name the scenario has
     headers: tuple[tuple[bytes, bytes], ...] = ()  # added upstream, credential included; never logged
+    open_headers: tuple[tuple[bytes, bytes], ...] = ()  # those of them that hold no credential
     timeouts: Timeouts = Timeouts()
     max_concurrent_requests: int | None = None  # per replica; None: unbounded
     queue: Queue | None = None  # None: a call fails at once
@@ -189,8 +153,22 @@ class AnswerRule(Frozen, frozen=True):
 Variant = Literal["base", "canary", "shadow"]
 
 
-class Scenario(Frozen, frozen=True):
+class CachePolicy(Frozen, frozen=True):
+    """How the answers of a scenario are kept and shared."""
+
+    no_effect: ClassVar[frozenset[str]] = frozenset({"ttl_s", "max_entry_bytes"})
+
+    ttl_s: float = 600.0
+    max_entry_bytes: int = 1_048_576  # of an answer before it is compressed
+    ignored: frozenset[str] = frozenset()  # request fields that two calls may differ in and still be the same
+
+
+class Scenario(Frozen, frozen=True, dict=True):
     """What a tenant asks for by name, compiled; a canary and a shadow are scenarios of the same name."""
+
+    no_effect: ClassVar[frozenset[str]] = frozenset(
+        {"description", "aliases", "disabled", "created", "canary", "shadow"}
+    )
 
     name: str
     description: str = ""
@@ -201,8 +179,7 @@ class Scenario(Frozen, frozen=True):
     answer: AnswerRule | None = None
     targets: tuple[Target, ...] = ()
     fallbacks: tuple[Backend, ...] = ()
-    cache_mode: Literal["none", "exact"] = "none"
-    cache_ttl_s: float = 600.0
+    cache: CachePolicy | None = None  # None: nothing is kept or shared
     disabled: bool = False
     created: int = 0  # Unix seconds, for /v1/models; the first load that saw it
     variant: Variant = "base"
@@ -210,6 +187,14 @@ class Scenario(Frozen, frozen=True):
     shadow: Shadow | None = None
     unmatched: Literal["refuse", "fallbacks"] | None = None  # for requests that no target takes
     conditional: bool = False  # whether any target has a condition
+
+    @cached_property
+    def fingerprint(self) -> bytes:
+        """A digest of everything compiled that can change an answer; no credential is in it. Made when first asked for.
+
+        Two scenarios with the same one answer alike; equal over replicas and releases for as long as their fields are.
+        """
+        return digest_of(self)
 
 
 class Abort(Frozen, frozen=True):
@@ -316,33 +301,6 @@ class Snapshot(Frozen, frozen=True):
     backends: Mapping[str, Backend]
     object_counts: Mapping[tuple[str, str], int]  # (kind, "live" | "stale" | "refused") -> how many
     issuers: Mapping[str, Issuer] = {}  # by the exact claim iss
-
-
-class Usage(Frozen, frozen=True):
-    """Tokens of one call; ``estimated`` where the backend did not report them."""
-
-    input_tokens: int = 0
-    cached_input_tokens: int = 0
-    output_tokens: int = 0
-    estimated: bool = False
-
-    def __add__(self, other: Usage) -> Usage:
-        """What two answers used."""
-        return Usage(
-            input_tokens=self.input_tokens + other.input_tokens,
-            cached_input_tokens=self.cached_input_tokens + other.cached_input_tokens,
-            output_tokens=self.output_tokens + other.output_tokens,
-            estimated=self.estimated or other.estimated,
-        )
-
-
-class Credentials(Frozen, frozen=True):
-    """What a caller presented: one value per header that may carry a credential, and what is known of them alone."""
-
-    presented: tuple[bytes, ...]
-    client_ip: str
-    digest: bytes = b""  # SHA-256 of the key; empty where ``fault`` says why there is none
-    fault: str = "no credential"
 
 
 class ChatRequest(Frozen, frozen=True):

@@ -1,0 +1,26 @@
+"""Answers kept for the same request of the same tenant, and calls in flight that several callers share."""
+
+from gateway.cache.cache import Cache, CacheOptions, Shared
+from gateway.cache.entry import pack
+from gateway.cache.flight import Flight, Follower, Head, Lost, Refusal
+from gateway.cache.key import Way, Ways
+from gateway.cache.scripts import CacheScripts, load_scripts
+from gateway.cache.store import Store, purge
+
+__all__ = [
+    "Cache",
+    "CacheOptions",
+    "CacheScripts",
+    "Flight",
+    "Follower",
+    "Head",
+    "Lost",
+    "Refusal",
+    "Shared",
+    "Store",
+    "Way",
+    "Ways",
+    "load_scripts",
+    "pack",
+    "purge",
+]
