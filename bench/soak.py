@@ -1,7 +1,7 @@
 """``python -m bench.soak`` (``make soak``): what must hold for longer than a test can wait.
 
-Three parts, each with processes of its own, one after the other: streams, limits, keys. ``--part`` chooses some of
-them. Ends with 1 where anything did not hold.
+Four parts, each with processes of its own, one after the other: streams, limits, keys, shared calls. ``--part`` chooses
+some of them. Ends with 1 where anything did not hold.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from bench import process, soak_bounds, soak_keys, soak_limits, soak_streams
+from bench import process, soak_bounds, soak_keys, soak_limits, soak_sharing, soak_streams
 from bench.soak_bounds import LimitsPlan
 from bench.soak_keys import KeysPlan
+from bench.soak_sharing import SharingPlan
 from bench.soak_streams import SoakPlan
 
 Say = Callable[[str], None]
@@ -35,10 +36,16 @@ def _keys(options: argparse.Namespace, say: Say) -> list[str]:
     return soak_keys.judge(soak_keys.run(plan, say), say)
 
 
+def _sharing(options: argparse.Namespace, say: Say) -> list[str]:
+    plan = SharingPlan(rounds=options.sharing_rounds)
+    return soak_sharing.judge(soak_sharing.run(plan, say), say)
+
+
 PARTS: dict[str, Callable[[argparse.Namespace, Say], list[str]]] = {
     "streams": _streams,
     "limits": _limits,
     "keys": _keys,
+    "sharing": _sharing,
 }
 
 
@@ -53,6 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--limits-seconds", type=float, default=LimitsPlan.seconds)
     parser.add_argument("--keys", type=int, default=KeysPlan.keys)
     parser.add_argument("--keys-seconds", type=float, default=KeysPlan.seconds_max, help="at most")
+    parser.add_argument("--sharing-rounds", type=int, default=SharingPlan.rounds)
     options = parser.parse_args(arguments)
     failed = [name for name in PARTS if name in (options.part or PARTS) and not _holds(name, options)]
     print(f"soak failed: {', '.join(failed)}" if failed else "soak passed")

@@ -29,6 +29,7 @@ from gateway.reply import GONE, Asked, Reply, give_up, settle, settle_unused, ve
 from gateway.routing import BY_CONDITION
 from gateway.telemetry import Metrics
 from gateway.upstream.call import Answer
+from gateway.upstream.embeddings import Embedder
 
 ROUNDS_MAX: Final = 4
 """How often a call waits for another's that is lost before it is made alone."""
@@ -40,8 +41,11 @@ _IN_THREAD_FROM: Final = 65_536  # bytes: what takes longer to read and to pack 
 class Sharing:
     """See the module."""
 
-    def __init__(self, cache: Cache, answering: Answering, metrics: Metrics, max_event_bytes: int) -> None:
+    def __init__(
+        self, cache: Cache, answering: Answering, embedder: Embedder, metrics: Metrics, max_event_bytes: int
+    ) -> None:
         self._cache = cache
+        self._embedder = embedder
         self._answering = answering
         self._metrics = metrics
         self._max_event_bytes = max_event_bytes
@@ -149,7 +153,7 @@ class Sharing:
         record, cleanup = asked.record, Cleanup()
         stream: MeteredStream | None = None
         if head.age_s is not None:
-            record.cache = "hit"
+            record.cache = "hit" if head.similarity is None else "similar"
             head = _told_again(asked, way, head)
         if head.body is None:
             cleanup.push(follower.leave)
@@ -199,6 +203,9 @@ class Sharing:
                 self._metrics.charged_late(record)  # who began it has left: its request was counted without
 
     async def _answer(self, asked: Asked, shared: Shared, cleanup: Cleanup) -> None:
+        vector = await self._vector(shared.way)
+        if vector is not None and await self._told_similar(asked, shared, vector):
+            return
         request = asked.request
         if request.stream:  # each caller's stream leaves the usage out where that caller did not ask for it
             request = msgspec.structs.replace(request, include_usage=True)
@@ -207,7 +214,7 @@ class Sharing:
         if answer.stream is None or answer.source is None:
             settle(asked, answer)
             if answer.status == 200:
-                await self._keep(asked, shared, answer.body or b"")
+                await self._keep(asked, shared, answer.body or b"", vector)
             shared.begin(head)
             return
         failure: AttemptFailed | None = None
@@ -228,10 +235,32 @@ class Sharing:
             return
         said = shared.flight.said()
         if said is not None and not answer.stream.failed:
-            await self._keep(asked, shared, said)
+            await self._keep(asked, shared, said, vector)
         shared.finish()
 
-    async def _keep(self, asked: Asked, shared: Shared, content: bytes) -> None:
+    async def _vector(self, way: Way) -> list[float] | None:
+        """The vector of a question that may be answered as a similar one; None where there is none in time."""
+        question = way.question
+        if question is None:
+            return None
+        try:
+            return await self._embedder.embed(question.policy.backend, question.text, question.policy.timeout_s)
+        except AttemptFailed:
+            self._cache.counts.request(way.scenario, "no_embedding")
+            return None
+
+    async def _told_similar(self, asked: Asked, shared: Shared, vector: list[float]) -> bool:
+        """Whether a kept answer to a similar question was given."""
+        head = await self._cache.similar(shared.way, vector) if shared.way.reads else None
+        if head is None:
+            return False
+        settle_unused(asked)
+        if asked.scenario.answer is not None:
+            head = msgspec.structs.replace(head, verdict="valid")  # no other is kept
+        shared.begin(head)
+        return True
+
+    async def _keep(self, asked: Asked, shared: Shared, content: bytes, vector: list[float] | None) -> None:
         """Keep a complete, plain answer, before anybody is told of its end: whoever asks from then on finds it."""
         if len(content) < _IN_THREAD_FROM:
             packed = self._packed(asked, shared.way, content)
@@ -239,6 +268,8 @@ class Sharing:
             packed = await asyncio.to_thread(self._packed, asked, shared.way, content)
         if packed is not None:
             self._cache.keep(shared, packed)
+            if vector is not None:
+                self._cache.remember(shared.way, vector)
 
     def _packed(self, asked: Asked, way: Way, content: bytes) -> bytes | None:
         """What to keep; None for what is not kept."""

@@ -37,6 +37,7 @@ from gateway.sharing import Sharing
 from gateway.telemetry import AccessLog, Metrics, RolloutCounts
 from gateway.upstream import UpstreamClient, UpstreamLimits
 from gateway.upstream.call import Caller
+from gateway.upstream.embeddings import Embedder
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -91,7 +92,9 @@ class Container:
         self.admin.rollouts = self.rollouts
         answering = Answering(caller, answers)
         self.sharing = SharingParts(settings, inherited.redis_url, self.metrics)
-        sharing = Sharing(self.sharing.cache, answering, self.metrics, limits.max_event_bytes)
+        sharing = Sharing(
+            self.sharing.cache, answering, Embedder(self.upstream, self.metrics), self.metrics, limits.max_event_bytes
+        )
         steps = OptionalSteps(self.rollouts, sharing)
         self.pipeline = Pipeline(self.registry, self.limiter, answering, settings.max_attempts, tokens, steps)
         ledger = None if self.admin.lane is None else Ledger(self.admin.lane, settings.usage_max_rows)

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from gateway.app.redis import cache_lane
-from gateway.cache import Cache, CacheOptions, Store, load_scripts
+from gateway.cache import Cache, CacheOptions, IndexBounds, Store, load_scripts
 from gateway.telemetry import CacheMetrics
 
 if TYPE_CHECKING:
@@ -60,4 +60,5 @@ def cache_options(settings: Settings) -> CacheOptions:
         max_flight_bytes=settings.cache_max_flight_bytes,
         max_flights_bytes=settings.cache_max_flights_bytes,
         max_followed=settings.cache_max_followed,
+        index=IndexBounds(bucket_max=settings.cache_max_bucket_vectors, tenant_max=settings.cache_max_tenant_vectors),
     )

@@ -5,6 +5,7 @@ from gateway.cache.entry import pack
 from gateway.cache.flight import Flight, Follower, Head, Lost, Refusal
 from gateway.cache.key import Way, Ways
 from gateway.cache.scripts import CacheScripts, load_scripts
+from gateway.cache.similar import IndexBounds
 from gateway.cache.store import Store, purge
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Flight",
     "Follower",
     "Head",
+    "IndexBounds",
     "Lost",
     "Refusal",
     "Shared",

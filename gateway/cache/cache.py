@@ -19,7 +19,9 @@ from gateway.cache import wire
 from gateway.cache.flight import Flight, Head, Refusal
 from gateway.cache.key import Way, Ways
 from gateway.cache.remote import Following, Saying
+from gateway.cache.similar import IndexBounds, SimilarAnswers, packed
 from gateway.cache.store import Found, Store
+from gateway.dialects.openai.replay import JSON
 from gateway.errors import AttemptFailed, RedisFailure
 from gateway.model import Frozen
 
@@ -39,6 +41,9 @@ class Counts(Protocol):
     def request(self, scenario: str, result: str) -> None:
         """A call of a scenario with a cache was answered so."""
 
+    def similarity(self, scenario: str, similarity: float) -> None:
+        """An answer to a question that is so similar was given."""
+
 
 class CacheOptions(Frozen, frozen=True):
     """Bounds; see the settings of the same names. Sizes are bytes."""
@@ -49,6 +54,7 @@ class CacheOptions(Frozen, frozen=True):
     max_flight_bytes: int = 8_388_608
     max_flights_bytes: int = 268_435_456
     max_followed: int = 500
+    index: IndexBounds = IndexBounds()
 
 
 class Shared:
@@ -123,12 +129,19 @@ class Shared:
             saying.end(*pieces)
 
 
+def _read(future: asyncio.Future[Any]) -> None:
+    """A failure is counted by the lane."""
+    if not future.cancelled():
+        future.exception()
+
+
 class Cache:
     """See the module. ``store`` None: there is no Redis."""
 
     def __init__(self, store: Callable[[], Store | None], options: CacheOptions, counts: Counts) -> None:
         self._open_store = store
         self._store: Store | None = None
+        self._similar: SimilarAnswers | None = None
         self._is_open = False
         self.options = options
         self.counts = counts
@@ -176,6 +189,8 @@ class Cache:
         if not self._is_open:
             self._is_open = True
             self._store = self._open_store()
+            if self._store is not None:
+                self._similar = SimilarAnswers(self._store.lane, self.options.index)
         return self._store
 
     async def look(self, way: Way) -> tuple[Found | None, bytes]:
@@ -189,6 +204,34 @@ class Cache:
             return await store.look(way, leader_id), leader_id
         except RedisFailure:
             return None, leader_id
+
+    async def similar(self, way: Way, vector: list[float]) -> Head | None:
+        """The kept answer to a question that is similar enough; None where there is none, or Redis does not answer."""
+        store, index, question = self._store, self._similar, way.question
+        if store is None or index is None or question is None:
+            return None
+        try:
+            nearest = await index.nearest(way, packed(vector))
+            if nearest is None or nearest.similarity < question.policy.threshold:
+                return None
+            kept = await store.fetch(way, nearest.digest)
+        except (RedisFailure, ValueError):
+            return None
+        if kept is None:
+            return None
+        self.counts.similarity(way.scenario, nearest.similarity)
+        return Head(status=200, content_type=JSON, body=kept.body, age_s=kept.age_s, similarity=nearest.similarity)
+
+    def remember(self, way: Way, vector: list[float]) -> None:
+        """A question whose answer is being kept: nobody waits for it."""
+        if self._similar is None:
+            return
+        try:
+            sent = self._similar.add(way, packed(vector))
+        except ValueError:
+            return
+        for future in sent:
+            future.add_done_callback(_read)
 
     def lead(self, way: Way, flight: Flight, found: Found | None, leader_id: bytes) -> Shared:
         """Make the call here, and say what comes of it to whoever waits."""

@@ -27,6 +27,7 @@ class Head(Frozen, frozen=True):
     content_type: bytes
     body: bytes | None = None
     age_s: float | None = None  # of an answer that was kept; None: it is a new one
+    similarity: float | None = None  # of the question that a kept answer was given to; None: the same question
     verdict: str = ""  # whether a whole one is as the scenario promises, where that promises anything
 
 

@@ -16,11 +16,23 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from gateway.cache.canonical import Canonical, Unclear
-from gateway.model import CachePolicy, ChatRequest, Frozen, Scenario
+from gateway.fingerprint import digest_of
+from gateway.model import CachePolicy, ChatRequest, Frozen, Scenario, SimilarityPolicy
 
 _VERSION = b"1\0"
+TEXT_CHARS_MAX = 8192
+"""Longest question that is compared: what a model of embeddings takes is about that."""
+
 _TRAVEL = frozenset({"stream", "stream_options"})
 _encode = msgspec.json.Encoder().encode
+
+
+class Question(Frozen, frozen=True):
+    """The last user message of a request: the one thing that may differ between similar ones."""
+
+    text: str
+    bucket: bytes  # 32 bytes: the digest of all else, and of who makes the vectors
+    policy: SimilarityPolicy
 
 
 class Way(Frozen, frozen=True):
@@ -33,6 +45,7 @@ class Way(Frozen, frozen=True):
     flight: bytes  # of the call while it is made: what shares one answer may still not share one call
     stream: bool
     reads: bool = True  # False: only a new answer will do
+    question: Question | None = None  # where a similar one will do
 
 
 class Ways:
@@ -65,7 +78,19 @@ class Ways:
             flight=_flight(digest, request),
             stream=request.stream,
             reads="no-cache" not in directives and "max-age=0" not in directives,
+            question=None if policy.similar is None else self._question(tenant, scenario, request, route),
         )
+
+    def _question(self, tenant: str, scenario: Scenario, request: ChatRequest, route: Sequence[str]) -> Question | None:
+        """What is asked, and the digest of all else; None where the last user message is no text. Raises Unclear."""
+        policy = None if scenario.cache is None else scenario.cache.similar
+        found = None if policy is None else _split(request.fields["messages"])
+        if policy is None or found is None or not found[0] or len(found[0]) > TEXT_CHARS_MAX:
+            return None
+        text, rest = found
+        digest = self.digest(tenant, scenario, (request.model, *route), {**request.fields, "messages": rest})
+        bucket = hashlib.sha256(b"similar" + digest + digest_of(policy.backend)).digest()
+        return Question(text=text, bucket=bucket, policy=policy)
 
     def digest(
         self, tenant: str, scenario: Scenario, asked: Sequence[str], fields: Mapping[str, msgspec.Raw | bytes]
@@ -81,6 +106,32 @@ class Ways:
                 parts += (b"," + _encode(name) + b":", form(fields[name]))
         whole.update(b"".join(parts))
         return whole.digest()
+
+
+class _Message(msgspec.Struct):
+    role: str = ""
+    content: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_message = msgspec.json.Decoder(_Message).decode
+_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_text = msgspec.json.Decoder(str).decode
+
+
+def _split(messages: msgspec.Raw | bytes) -> tuple[str, bytes] | None:
+    """The text of the last user message, and all messages without it; None where it is no plain text."""
+    try:
+        items = _decode_items(messages)
+        for place in range(len(items) - 1, -1, -1):
+            message = _decode_message(items[place])
+            if message.role == "user":
+                text = _decode_text(message.content)
+                items[place] = msgspec.Raw(_encode(_decode_members(items[place]) | {"content": msgspec.Raw(b"0")}))
+                return text, _encode(items)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    return None
 
 
 def _flight(digest: bytes, request: ChatRequest) -> bytes:

@@ -33,6 +33,9 @@ _log = logging.getLogger("gateway.cache")
 class LaneLike(Protocol):
     """What is asked of the lane to Redis."""
 
+    def send(self, *parts: bytes | str | int) -> asyncio.Future[Any]:
+        """One command."""
+
     def run(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> asyncio.Future[Any]:
         """One script."""
 
@@ -64,6 +67,8 @@ class Store:
         self.lease_ms = lease_ms
         self._entry_bytes_max = entry_bytes_max
         self._told: set[str] = set()
+        self._epochs = secrets.token_hex(8)
+        self._looks = 0
 
     async def look(self, way: Way, leader_id: bytes) -> Found:
         """Look for an answer; where there is none, take the call on as ``leader_id`` (empty: do not).
@@ -71,7 +76,8 @@ class Store:
         Raises RedisFailure.
         """
         keys = (names.cache_marks(way.tenant), names.cache_answer(way.tenant, way.digest.hex()), *flight_keys(way)[:2])
-        epoch = secrets.token_hex(8)
+        self._looks += 1
+        epoch = f"{self._epochs}{self._looks:x}"
         args = (way.scenario, epoch, leader_id, self.lease_ms, MARKS_S, int(way.reads))
         try:
             marks, raw, leader = await self.lane.run(self.scripts.look, keys, args)
@@ -79,6 +85,14 @@ class Store:
             self.tell_once(refused.text)
             raise
         return Found(marks, None if raw is None else self._kept(raw, way), leader)
+
+    async def fetch(self, way: Way, digest: bytes) -> Kept | None:
+        """A kept answer to another question of the same tenant and scenario. Raises RedisFailure."""
+        leader, waits = flight_keys(way)
+        keys = (names.cache_marks(way.tenant), names.cache_answer(way.tenant, digest.hex()), leader, waits)
+        args = (way.scenario, secrets.token_hex(8), b"", self.lease_ms, MARKS_S, 1)
+        _, raw, _ = await self.lane.run(self.scripts.look, keys, args)
+        return None if raw is None else self._kept(raw, way)
 
     def _kept(self, raw: bytes, way: Way) -> Kept | None:
         """The answer, unless it is not what it should be or older than the scenario now wants."""

@@ -153,14 +153,23 @@ class AnswerRule(Frozen, frozen=True):
 Variant = Literal["base", "canary", "shadow"]
 
 
+class SimilarityPolicy(Frozen, frozen=True):
+    """When a kept answer to a similar question will do; whose embeddings tell."""
+
+    backend: Backend
+    timeout_s: float = 1.0  # for an embedding
+    threshold: float = 0.95  # least cosine similarity, 0.1..1
+
+
 class CachePolicy(Frozen, frozen=True):
     """How the answers of a scenario are kept and shared."""
 
-    no_effect: ClassVar[frozenset[str]] = frozenset({"ttl_s", "max_entry_bytes"})
+    no_effect: ClassVar[frozenset[str]] = frozenset({"ttl_s", "max_entry_bytes", "similar"})
 
     ttl_s: float = 600.0
     max_entry_bytes: int = 1_048_576  # of an answer before it is compressed
     ignored: frozenset[str] = frozenset()  # request fields that two calls may differ in and still be the same
+    similar: SimilarityPolicy | None = None  # None: the same question only
 
 
 class Scenario(Frozen, frozen=True, dict=True):

@@ -96,6 +96,11 @@ def cache_answer(tenant: str, digest: str) -> bytes:
     return tenant_key(tenant, "cache", "answer", digest)
 
 
+def cache_questions(tenant: str, bucket: str) -> bytes:
+    """Capped stream: vectors of questions that differ in nothing else, and the answers that are kept for them."""
+    return tenant_key(tenant, "cache", "questions", bucket)
+
+
 def cache_flight(tenant: str, digest: str, *parts: str) -> bytes:
     """Of a call in flight: who makes it; with further parts what was said of its answer, and who waits."""
     return tenant_key(tenant, "cache", "flight", digest, *parts)

@@ -193,7 +193,7 @@ def compile_parameters(spec: ParametersSpec) -> model.Parameters:
     return model.NO_PARAMETERS if parameters == model.NO_PARAMETERS else parameters
 
 
-def compile_cache(spec: CacheSpec) -> model.CachePolicy | None:
+def compile_cache(spec: CacheSpec, scope: Scope) -> model.CachePolicy | None:
     """Compile how answers are kept and shared; None for not at all."""
     if spec.mode == "none":
         return None
@@ -202,6 +202,13 @@ def compile_cache(spec: CacheSpec) -> model.CachePolicy | None:
         ttl_s=spec.ttl or default.ttl_s,
         max_entry_bytes=spec.max_entry_bytes or default.max_entry_bytes,
         ignored=frozenset(spec.ignore),
+        similar=None
+        if spec.embeddings is None
+        else model.SimilarityPolicy(
+            backend=scope.backends[spec.embeddings.backend],
+            timeout_s=spec.embeddings.timeout or 1.0,
+            threshold=spec.threshold or 0.95,
+        ),
     )
 
 

@@ -23,6 +23,8 @@ def compile_scenario(document: ScenarioDocument, scope: Scope, created: int) -> 
     for name, variant in (("canary", spec.canary), ("shadow", spec.shadow)):
         if variant is not None:
             errors.need_parts(f"spec.{name}.override", variant.override, document)
+    if spec.cache.embeddings is not None:
+        _check_embeddings(spec.cache.embeddings.backend, scope, errors)
     for index, name in enumerate(spec.access.tenants):
         errors.need(name == "*" or name in scope.tenant_names, f"spec.access.tenants[{index}]", "Tenant", name)
     if document.metadata.name in spec.aliases:
@@ -34,12 +36,19 @@ def compile_scenario(document: ScenarioDocument, scope: Scope, created: int) -> 
         aliases=tuple(spec.aliases),
         prompt_placement=spec.prompt_placement,
         answer=compile_answer(spec.answer, document.metadata.name),
-        cache=compile_cache(spec.cache),
+        cache=compile_cache(spec.cache, scope),
         disabled=spec.disabled,
         created=created,
         unmatched=spec.unmatched,
     )
     return _with_variants(_with_parts(base, spec, scope), document, scope)
+
+
+def _check_embeddings(name: str, scope: Scope, errors: References) -> None:
+    field = "spec.cache.embeddings.backend"
+    errors.need(name in scope.backends, field, "Backend", name)
+    if name in scope.backends and scope.backends[name].provider != "openai":
+        errors.add(field, f"the Backend {name} has no embeddings: its provider must be openai")
 
 
 def _with_parts(scenario: model.Scenario, parts: ScenarioSpec | Override, scope: Scope) -> model.Scenario:
@@ -123,4 +132,12 @@ def refresh_scenario(scenario: model.Scenario, scope: Scope) -> model.Scenario:
         fallbacks=tuple(scope.backends.get(backend.name, backend) for backend in scenario.fallbacks),
         canary=canary and replace(canary, scenario=refresh_scenario(canary.scenario, scope)),
         shadow=shadow and replace(shadow, scenario=refresh_scenario(shadow.scenario, scope)),
+        cache=_refreshed(scenario.cache, scope),
     )
+
+
+def _refreshed(cache: model.CachePolicy | None, scope: Scope) -> model.CachePolicy | None:
+    if cache is None or cache.similar is None:
+        return cache
+    backend = scope.backends.get(cache.similar.backend.name, cache.similar.backend)
+    return msgspec.structs.replace(cache, similar=msgspec.structs.replace(cache.similar, backend=backend))

@@ -146,13 +146,27 @@ IgnorableField = Literal[
 ]
 
 
+class Embeddings(Node):
+    """Where the vectors come from by which questions are compared."""
+
+    backend: Name = Field(description="A Backend of the provider openai, whose /embeddings and model are asked.")
+    timeout: PositiveDuration | None = Field(
+        default=None, description="How long a question waits for its vector; after it, it is a miss. Default 1s."
+    )
+
+
 class Cache(Node):
     """What is kept of answers, and shared of calls."""
 
-    mode: Literal["none", "exact"] = Field(
+    mode: Literal["none", "exact", "semantic"] = Field(
         default="none",
         description="exact: an answer serves the same request of the same tenant again, and identical calls at the same"
-        " time make one call of a backend.",
+        " time make one call of a backend. semantic: a request also takes the answer to a similar last user message"
+        " where all else is the same.",
+    )
+    embeddings: Embeddings | None = Field(default=None, description="Required for the mode semantic.")
+    threshold: Annotated[float, Field(ge=0.1, le=1.0)] | None = Field(
+        default=None, description="For the mode semantic: least cosine similarity of two messages. Default 0.95."
     )
     ttl: PositiveDuration | None = Field(default=None, description="How long an answer is kept. Default 10m.")
     max_entry_bytes: Annotated[int, Field(ge=1024, le=16_777_216)] | None = Field(
@@ -163,6 +177,16 @@ class Cache(Node):
         description="Request fields in which two calls may differ and still be the same: those that say who asks and"
         " how it is booked. Only where no backend goes by them.",
     )
+
+    @model_validator(mode="after")
+    def _fits_its_mode(self) -> Self:
+        if self.mode == "semantic" and self.embeddings is None:
+            raise FieldErrors(("embeddings", "is required for the mode semantic"))
+        if self.mode != "semantic":
+            unused = [name for name in ("embeddings", "threshold") if getattr(self, name) is not None]
+            if unused:
+                raise FieldErrors(*((name, "belongs to the mode semantic") for name in unused))
+        return self
 
 
 class Access(Node):

@@ -228,6 +228,16 @@ class ServiceSettings(BaseSettings):
     cache_max_followed: int = _count(
         500, 0, 100000, "calls", "Calls of other processes that a worker follows at once; beyond it it makes its own."
     )
+    cache_max_bucket_vectors: int = _count(
+        1000,
+        10,
+        100000,
+        "vectors",
+        "Questions that differ in nothing but their text and are compared with a new one; older ones are given up.",
+    )
+    cache_max_tenant_vectors: int = _count(
+        10000, 10, 10000000, "vectors", "What a worker holds of all questions of a tenant, 4 bytes per dimension each."
+    )
     cache_lease_s: Duration = _seconds(
         3, 0.5, 60, "How long a shared call outlives the process that made it, before another one is made."
     )

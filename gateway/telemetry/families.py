@@ -36,6 +36,9 @@ OVERHEAD_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 
 QUEUE_WAIT_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 120.0, 240.0, 480.0)
 """Seconds: from a place that is free at once to a model that is loaded from a slow disk."""
 
+SIMILARITY_BUCKETS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.92, 0.94, 0.96, 0.97, 0.98, 0.99, 0.995, 1.0)
+"""Cosine similarity, finer where thresholds are."""
+
 MAX_CHILDREN = 20_000
 """Label sets per counter or gauge; what comes after is counted under ``other`` in every label."""
 
@@ -306,6 +309,13 @@ CACHE_REQUESTS = Spec(
     help="Calls of scenarios with a cache, by what it did; not_kept counts answers that could not be kept.",
     labels=("scenario", "result"),
 )
+CACHE_SIMILARITY = Spec(
+    kind="histogram",
+    name="llm_gateway_cache_similarity",
+    help="Cosine similarity of the question asked and the one whose kept answer was given.",
+    labels=("scenario",),
+    bounds=SIMILARITY_BUCKETS,
+)
 CACHE_REDIS_FAILURES = Spec(
     kind="counter",
     name="llm_gateway_cache_redis_failures_total",
@@ -376,6 +386,6 @@ ACCUMULATED = (
     REDIS_NOTICES, REDIS_EVICTING, BACKEND_HEALTHY, BACKEND_ENDPOINTS, KEY_EXPIRY, JWKS_FETCHES, REGISTRY_SEEN,
     REGISTRY_SCHEMA, WORKERS,
     CANARY_WITHDRAWN, SHADOW_CALLS, SHADOW_DROPPED, SHADOW_SECONDS, SHADOW_FIRST_TOKEN, SHADOW_TOKENS, SHADOW_COST,
-    CACHE_REQUESTS, CACHE_REDIS_FAILURES,
+    CACHE_REQUESTS, CACHE_SIMILARITY, CACHE_REDIS_FAILURES,
 )  # fmt: skip
 """Every metric that accumulates in memory; those of the registry and of the build are stated at each scrape."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from bench import soak, soak_keys, soak_limits, soak_streams
+from bench import soak, soak_keys, soak_limits, soak_sharing, soak_streams
 from bench.soak_bounds import LimitsPlan, Rate
 from bench.soak_keys import KeysPlan
+from bench.soak_sharing import SharingPlan
 from bench.soak_streams import SoakPlan
 
 PLAN = SoakPlan(streams=100, idle=200, asked=50, seconds=5.0)
@@ -37,6 +38,13 @@ def test_wrong_keys_are_all_refused_alike_and_leave_nothing() -> None:
     assert report.good.of_status(200) > 0
 
 
+def test_followers_of_a_shared_call_get_its_bytes() -> None:
+    """At both processes, time and again, from one call of the backend."""
+    report = soak_sharing.run(SharingPlan(rounds=4, followers=6), lambda _: None)
+    assert report.problems == []
+    assert (len(report.near_s), len(report.far_s)) == (12, 12)
+
+
 def test_the_soak_sees_a_rate_that_is_exceeded_for_a_moment_only() -> None:
     """Two calls at once and one each 100 ms are allowed."""
     rate = Rate("calls", "requests", "second", amount=10, burst=2)
@@ -61,8 +69,9 @@ def test_the_command_runs_what_it_is_told_and_fails_where_something_did_not_hold
     part("streams")
     part("limits", "one call too many")
     part("keys")
+    part("sharing")
     assert soak.main([]) == 1
-    assert ran == ["streams", "limits", "keys"]
+    assert ran == ["streams", "limits", "keys", "sharing"]
     assert capsys.readouterr().out == "limits: PROBLEM: one call too many\nsoak failed: limits\n"
     assert soak.main(["--part", "keys", "--part", "streams"]) == 0
-    assert ran[3:] == ["streams", "keys"]
+    assert ran[4:] == ["streams", "keys"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tests.support.admin import ADMIN_ENV
@@ -77,8 +77,12 @@ def cached_fleet(
     env: Mapping[str, str] | None = None,
     cache: Mapping[str, Any] | None = None,
     valkey: Valkey | None = None,
+    more: Callable[[str], list[Document]] = lambda _: [],
 ) -> Iterator[CachedFleet]:
-    """A fleet of ``size`` gateways. Redis has time to answer on a busy machine, unless ``env`` says otherwise."""
+    """A fleet of ``size`` gateways. Redis has time to answer on a busy machine, unless ``env`` says otherwise.
+
+    ``more`` makes further documents of the upstream's address.
+    """
     keys = (new_key(), new_key())
     with contextlib.ExitStack() as stack:
         upstream = stack.enter_context(ScriptedUpstream())
@@ -92,7 +96,7 @@ def cached_fleet(
             | ADMIN_ENV
             | dict(env or {})
         )
-        held = registry(upstream.url, keys, **(cache or {}))
+        held = [*registry(upstream.url, keys, **(cache or {})), *more(upstream.url)]
         gateways = [stack.enter_context(GatewayProcess(held, key=keys[0], env=settings)) for _ in range(size)]
         fleet = CachedFleet(gateways, upstream, server, keys[0])
         fleet.other_key = keys[1]

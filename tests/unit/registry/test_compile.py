@@ -7,7 +7,18 @@ from datetime import UTC, datetime
 
 import pytest
 
-from gateway.model import CachePolicy, EchoOptions, Limit, Oidc, Origin, Price, Queue, Service, Timeouts
+from gateway.model import (
+    CachePolicy,
+    EchoOptions,
+    Limit,
+    Oidc,
+    Origin,
+    Price,
+    Queue,
+    Service,
+    SimilarityPolicy,
+    Timeouts,
+)
 from tests.unit.registry.folders import (
     DIGEST,
     Folder,
@@ -310,3 +321,18 @@ def test_nothing_that_has_its_effect_is_warned_of(folder: Folder) -> None:
     folder.write("t.yaml", tenant("b", limits=limit, oidc=oidc), tenant("a", limits=limit), tenant("c"))
     folder.write("k.yaml", api_key(tenant="a", limits=limit))
     assert folder.load().warnings == ()
+
+
+def test_a_cache_of_similar_questions(folder: Folder) -> None:
+    """Its embeddings come from a backend that has some; the exact answers do not depend on whose they are."""
+    spec = {"mode": "semantic", "embeddings": {"backend": "qwen", "timeout": "2s"}, "threshold": 0.9}
+    folder.write("x.yaml", backend(), echo(), scenario(cache=spec), scenario("plain", cache={"mode": "exact"}))
+    snapshot = folder.good()
+    policy = snapshot.scenarios["chat"].cache
+    assert policy is not None
+    assert policy.similar == SimilarityPolicy(backend=snapshot.backends["qwen"], timeout_s=2.0, threshold=0.9)
+    for name, reason in (("echo", "its provider must be openai"), ("nothing", "nothing")):
+        folder.write("y.yaml", scenario("other", cache={"mode": "semantic", "embeddings": {"backend": name}}))
+        (problem,) = folder.load().problems
+        assert problem.field == "spec.cache.embeddings.backend"
+        assert reason in problem.reason
