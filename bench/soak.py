@@ -1,7 +1,7 @@
 """``python -m bench.soak`` (``make soak``): what must hold for longer than a test can wait.
 
-Four parts, each with processes of its own, one after the other: streams, limits, keys, shared calls. ``--part`` chooses
-some of them. Ends with 1 where anything did not hold.
+Parts with processes of their own, one after the other: streams, limits, keys, sharing, reload, canary. ``--part``
+chooses some of them. Ends with 1 where anything did not hold.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from bench import process, soak_bounds, soak_keys, soak_limits, soak_sharing, soak_streams
+from bench import process, soak_bounds, soak_canary, soak_keys, soak_limits, soak_reload, soak_sharing, soak_streams
 from bench.soak_bounds import LimitsPlan
+from bench.soak_canary import CanaryPlan
 from bench.soak_keys import KeysPlan
+from bench.soak_reload import ReloadPlan
 from bench.soak_sharing import SharingPlan
 from bench.soak_streams import SoakPlan
 
@@ -41,11 +43,23 @@ def _sharing(options: argparse.Namespace, say: Say) -> list[str]:
     return soak_sharing.judge(soak_sharing.run(plan, say), say)
 
 
+def _reload(options: argparse.Namespace, say: Say) -> list[str]:
+    plan = ReloadPlan(reloads=options.reloads, per_s=options.reload_per_s)
+    return soak_reload.judge_report(soak_reload.run(plan, say), say)
+
+
+def _canary(options: argparse.Namespace, say: Say) -> list[str]:
+    plan = CanaryPlan(healthy=options.healthy, seconds=options.canary_seconds)
+    return soak_canary.judge_report(soak_canary.run(plan, say), say)
+
+
 PARTS: dict[str, Callable[[argparse.Namespace, Say], list[str]]] = {
     "streams": _streams,
     "limits": _limits,
     "keys": _keys,
     "sharing": _sharing,
+    "reload": _reload,
+    "canary": _canary,
 }
 
 
@@ -61,6 +75,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--keys", type=int, default=KeysPlan.keys)
     parser.add_argument("--keys-seconds", type=float, default=KeysPlan.seconds_max, help="at most")
     parser.add_argument("--sharing-rounds", type=int, default=SharingPlan.rounds)
+    parser.add_argument("--reloads", type=int, default=ReloadPlan.reloads)
+    parser.add_argument("--reload-per-s", type=float, default=ReloadPlan.per_s, help="requests a second meanwhile")
+    parser.add_argument("--healthy", type=int, default=CanaryPlan.healthy, help="canaries that must stay")
+    parser.add_argument("--canary-seconds", type=float, default=CanaryPlan.seconds)
     options = parser.parse_args(arguments)
     failed = [name for name in PARTS if name in (options.part or PARTS) and not _holds(name, options)]
     print(f"soak failed: {', '.join(failed)}" if failed else "soak passed")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from bench import soak, soak_keys, soak_limits, soak_sharing, soak_streams
+from bench import soak, soak_canary, soak_keys, soak_limits, soak_reload, soak_sharing, soak_streams
 from bench.soak_bounds import LimitsPlan, Rate
+from bench.soak_canary import FAILING, SLOW, CanaryPlan
 from bench.soak_keys import KeysPlan
+from bench.soak_reload import ReloadPlan
 from bench.soak_sharing import SharingPlan
 from bench.soak_streams import SoakPlan
 
@@ -45,6 +47,20 @@ def test_followers_of_a_shared_call_get_its_bytes() -> None:
     assert (len(report.near_s), len(report.far_s)) == (12, 12)
 
 
+def test_no_request_has_parts_of_two_loads_of_the_registry() -> None:
+    """15 reloads under load: no error, one mark and one generation per request."""
+    report = soak_reload.run(ReloadPlan(reloads=15, per_s=60.0, callers=20), lambda _: None)
+    assert report.problems == []
+    assert report.generations >= 15
+
+
+def test_bad_canaries_end_by_themselves_and_healthy_ones_do_not() -> None:
+    """Over two gateways, one that fails and one that is slow, beside two that are well."""
+    report = soak_canary.run(CanaryPlan(healthy=2, seconds=16.0), lambda _: None)
+    assert report.problems == []
+    assert set(report.withdrawn) == set(report.took_s) == {FAILING, SLOW}
+
+
 def test_the_soak_sees_a_rate_that_is_exceeded_for_a_moment_only() -> None:
     """Two calls at once and one each 100 ms are allowed."""
     rate = Rate("calls", "requests", "second", amount=10, burst=2)
@@ -68,10 +84,10 @@ def test_the_command_runs_what_it_is_told_and_fails_where_something_did_not_hold
 
     part("streams")
     part("limits", "one call too many")
-    part("keys")
-    part("sharing")
+    for name in ("keys", "sharing", "reload", "canary"):
+        part(name)
     assert soak.main([]) == 1
-    assert ran == ["streams", "limits", "keys", "sharing"]
+    assert ran == ["streams", "limits", "keys", "sharing", "reload", "canary"]
     assert capsys.readouterr().out == "limits: PROBLEM: one call too many\nsoak failed: limits\n"
     assert soak.main(["--part", "keys", "--part", "streams"]) == 0
-    assert ran[4:] == ["streams", "keys"]
+    assert ran[6:] == ["streams", "keys"]
