@@ -89,13 +89,14 @@ def settle(asked: Asked, answer: Answer, status: int | None = None) -> None:
     ``status`` is the call's for the ledger, where that is not the record's.
     """
     lease, request, record, backend = asked.lease, asked.request, asked.record, answer.backend
+    variant = asked.scenario.variant
     if answer.stream is not None:
         stream = answer.stream
         usage = stream.usage or lease.bounded(estimate_usage(request, stream.output_bytes, stream.events))
     elif answer.facts is not None:
         usage = answer.facts.usage or lease.bounded(estimate_usage(request, answer.facts.output_bytes))
     else:
-        lease.settle(End(backend=backend.name, status=answer.status))
+        lease.settle(End(backend=backend.name, status=answer.status, variant=variant))
         return
     cost = charge(usage, backend.price)
     before, answers = answer.before, 1
@@ -103,14 +104,15 @@ def settle(asked: Asked, answer: Answer, status: int | None = None) -> None:
         thrown_away = before.facts.usage or lease.bounded(estimate_usage(request, before.facts.output_bytes))
         usage, cost, answers = usage + thrown_away, cost + charge(thrown_away, before.backend.price), 2
     status = status or _status(record, answer.status)
-    if lease.settle(End(usage=usage, cost_nano_usd=cost, backend=backend.name, status=status, answers=answers)):
+    end = End(usage=usage, cost_nano_usd=cost, backend=backend.name, status=status, answers=answers, variant=variant)
+    if lease.settle(end):
         record.usage = usage
         record.cost_nano_usd = cost
 
 
 def settle_unused(asked: Asked) -> None:
     """The answer was kept, or came of another's call: the request counts, no tokens."""
-    asked.lease.settle(End(status=_status(asked.record, 200), cached=True))
+    asked.lease.settle(End(status=_status(asked.record, 200), cached=True, variant=asked.scenario.variant))
 
 
 def _status(record: RequestRecord, answered: int) -> int:
@@ -123,19 +125,20 @@ def give_up(asked: Asked, error: BaseException) -> None:
     That is a plain call whose client left meanwhile: what the backend made of it nobody knows, so its reservation is
     charged.
     """
-    lease, record = asked.lease, asked.record
+    lease, record, variant = asked.lease, asked.record, asked.scenario.variant
     if isinstance(error, GatewayError):
         error.headers = lease.headers()
-        lease.settle(End(backend=record.backend, status=error.status))
+        lease.settle(End(backend=record.backend, status=error.status, variant=variant))
         return
     status = GONE if isinstance(error, asyncio.CancelledError) else _FAULT
     usage = lease.reserved
     was_working = bool(record.attempts) and record.attempts[-1][1] == "cancelled" and not record.left_queue
     if usage is None or record.stream or not was_working or status != GONE:
-        lease.settle(End(backend=record.backend, status=status))
+        lease.settle(End(backend=record.backend, status=status, variant=variant))
         return
     price = next((backend.price for backend in asked.plan.attempts if backend.name == record.backend), None)
     cost = charge(usage, price)
-    if lease.settle(End(usage=usage, cost_nano_usd=cost, backend=record.backend, status=GONE, keep=True)):
+    end = End(usage=usage, cost_nano_usd=cost, backend=record.backend, status=GONE, keep=True, variant=variant)
+    if lease.settle(end):
         record.usage = usage
         record.cost_nano_usd = cost

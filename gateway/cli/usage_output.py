@@ -37,6 +37,7 @@ COLUMNS: Final = (
     "cost_usd",
     "estimated",
     "cached",
+    "variant",
 )
 """What is written of an event, in this order."""
 

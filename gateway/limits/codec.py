@@ -120,6 +120,7 @@ def settle_arguments(calls: Sequence[SettleCall], options: ScriptOptions) -> byt
                 0 if call.usage is None or usage.estimated else call.text_bytes,
                 call.choices if call.choices > 1 else 1,
                 1 if call.cached else 0,
+                call.variant,
             )
         )
     lifetime_s, events_max = str(options.retention_s + _DAY_S), str(options.events_max)

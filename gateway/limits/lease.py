@@ -29,6 +29,7 @@ class End(Frozen, frozen=True):
 
     ``status`` is as an operator should read it; with ``keep`` the reservation stays charged as it is. ``answers`` is
     how many were had of those that the call might take. ``cached``: the answer was kept, or came of another's call.
+    ``variant`` is the scenario's.
     """
 
     usage: Usage | None = None
@@ -38,6 +39,7 @@ class End(Frozen, frozen=True):
     keep: bool = False
     answers: int = 1
     cached: bool = False
+    variant: str = "base"
 
 
 NOTHING_USED = End()

@@ -282,6 +282,7 @@ class Limiter:
                 choices=call.choices // call.answers * answers,
                 keep=end.keep and reply is not None,
                 cached=end.cached,
+                variant=end.variant,
             )
         )
 

@@ -268,6 +268,7 @@ class SettleCall(Frozen, frozen=True):
     choices: int = 1
     keep: bool = False
     cached: bool = False
+    variant: str = "base"
 
     @property
     def tenant(self) -> str:

@@ -26,6 +26,7 @@ retention after the last write. A cap of 0 turns the stream off, not the hash.
     key, scenario, backend, input, cached, output, cost   as in the hash
     estimated  1 or 0
     hit        1 or 0, as hits
+    variant    base or canary; absent where an earlier release wrote it, which had no other than the base
     status     the HTTP status of the call, 499 where the client left
 
 The time of an event is in its stream id, ``MILLISECONDS-SEQUENCE`` since the Unix epoch: when the call was settled,
@@ -57,6 +58,7 @@ EVENT_FIELDS: Final = (
     b"cost",
     b"estimated",
     b"hit",
+    b"variant",
 )
 """The fields of an event, in the order in which they are written."""
 
@@ -109,6 +111,7 @@ class UsageEvent(Frozen, frozen=True):
     cost_nano_usd: int
     estimated: bool
     cached: bool = False
+    variant: str = "base"
 
 
 def day_name(day: datetime.date) -> str:
@@ -159,6 +162,7 @@ def encode_event(event: UsageEvent) -> list[bytes]:
         event.cost_nano_usd,
         int(event.estimated),
         int(event.cached),
+        event.variant,
     )
     return [part for name, value in zip(EVENT_FIELDS, values, strict=True) for part in (name, str(value).encode())]
 
@@ -180,6 +184,7 @@ def decode_event(tenant: str, stream_id: bytes, fields: Sequence[bytes]) -> Usag
         cost_nano_usd=numbers["cost"],
         estimated=numbers["estimated"] != 0,
         cached=numbers["hit"] != 0,
+        variant=given.get(b"variant", b"base").decode(errors="replace"),
         **names,
     )
 

@@ -102,6 +102,8 @@ def test_a_failing_canary_is_withdrawn_everywhere_and_stays_so(fleet: Fleet) -> 
     with Callers(fleet.gateways):
         fleet.until("withdrawn")
     assert fleet.asked_now() == {"main"}
+    events = fleet.valkey.command("XRANGE", "lgw:1:{acme}:events", "-", "+").split("\r\n")
+    assert {events[at + 2] for at, word in enumerate(events) if word == "variant"} == {"base", "canary"}
     for at, gateway in enumerate(fleet.gateways):
         gateway.wait_for_log(lambda line: "is withdrawn" in str(line.get("message")))
         (line,) = withdrawn_lines(gateway)

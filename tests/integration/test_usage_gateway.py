@@ -261,6 +261,7 @@ def test_calls_are_exported_and_the_lag_is_shown(
         "cost_usd": COST_USD,
         "estimated": False,
         "cached": False,
+        "variant": "base",
     }
     ledgered.wait_for_metric("llm_gateway_usage_export_lag_events", 0)
     assert ledgered.metrics().value("llm_gateway_usage_lost_total") == 0

@@ -4,7 +4,7 @@
 -- KEYS  1 levels, 2 usage of the day, 3 events, 4... slots of each limit of concurrency, then the record of each lease
 -- ARGV  1 {limits, record_ms, lifetime_s of the ledger, events_max, {call}}
 --       call: {lease id, admitted_ms, input, cached, output, cost, estimated, keep, key, scenario, backend, status,
---              text bytes or 0, choices, 1 for an answer of the cache or 0}
+--              text bytes or 0, choices, 1 for an answer of the cache or 0, variant}
 --       limits as at the admissions and in their order; tokens and nano-USD; text bytes 0: there is nothing to learn;
 --       record_ms, lifetime_s and events_max are decimal text, since they go to commands as they are
 -- Reply {epoch, {outcome}}: 0 the reservation was corrected, 1 it was unknown and the use was charged, 2 a repetition
@@ -148,7 +148,8 @@ local function settle(one, record_key)
   if events_max ~= '0' then
     call('XADD', KEYS[3], 'MAXLEN', '~', events_max, '*', 'id', id, 'key', key, 'scenario', scenario, 'backend', backend,
       'status', text(one[12]), 'input', text(input), 'cached', text(cached), 'output', text(output), 'cost', text(cost),
-      'estimated', text(estimated), 'hit', text(hit))
+      'estimated', text(estimated), 'hit', text(hit),
+      'variant', one[16])
   end
   if first then -- each day begins with a first one, so a lifetime of a day more than the retention holds to its end
     call('EXPIRE', KEYS[2], lifetime_s)

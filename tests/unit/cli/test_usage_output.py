@@ -44,6 +44,7 @@ WRITTEN = {
     "cost_usd": "0.00125",
     "estimated": True,
     "cached": False,
+    "variant": "base",
 }
 
 

@@ -41,9 +41,9 @@ def test_a_caller_without_limits_touches_nothing() -> None:
         await asyncio.sleep(0)
         (told,) = door.lane.asked
         assert told.what == "settle"
-        ((_, _, *used, _, _, _, key, scenario, backend, status, _, _, _),) = told.arguments[4]
+        ((_, _, *used, _, _, _, key, scenario, backend, status, _, _, _, variant),) = told.arguments[4]
         assert used == [3, 0, 4]
-        assert [key, scenario, backend, status] == ["ci", "chat", "main", 200]
+        assert [key, scenario, backend, status, variant] == ["ci", "chat", "main", 200, "base"]
 
     run(main())
 
