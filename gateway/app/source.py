@@ -169,6 +169,8 @@ def setting_warnings(settings: Settings, snapshot: Snapshot) -> Iterator[str]:
             f"calls to backends {', '.join(longer)} may take longer than a drain, which cuts them after"
             f" {format_duration(settings.drain_s)}: lower timeouts.total or queue.wait, or raise LLM_GATEWAY_DRAIN_S"
         )
+    if settings.discovery_namespaces and settings.registry_source == "folder":
+        yield "LLM_GATEWAY_DISCOVERY_NAMESPACES has no effect: no backend of a folder may name a service"
     outside = sorted(
         f"{name} ({each.origin.service.namespace})"
         for name, each in snapshot.backends.items()

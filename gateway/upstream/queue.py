@@ -11,7 +11,7 @@ left at once, and a place that was given to it goes to the next.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from gateway.clock import monotonic
 from gateway.errors import AttemptFailed
@@ -20,6 +20,10 @@ from gateway.upstream.fairness import FairQueue
 if TYPE_CHECKING:
     from gateway.model import Backend
     from gateway.telemetry import Metrics
+
+
+RETRY_AFTER_S: Final = 5.0
+"""When to come back to a queue that was full or too slow: later than to a place that may be free in a moment."""
 
 
 class Places(Protocol):
@@ -110,32 +114,34 @@ class BackendQueue:
 
     def _line_up(self, ticket: Ticket, now: float) -> None:
         """Raises AttemptFailed where its time is over or there is no room in the queue."""
-        comes_back, ticket.was_trying = ticket.was_trying, False  # its room was kept
         if ticket.deadline is not None and now >= ticket.deadline:
             raise self._in_vain(ticket)
-        if not comes_back and len(self._line) + (self._trying is not None) >= self._max:
-            raise AttemptFailed("busy", f"{self._max} requests wait already: {ticket.reason}")
+        if len(self._line) + (self._trying is not None) >= self._max:  # who tries keeps its room
+            raise _busy(f"{self._max} requests wait already: {ticket.reason}")
         if ticket.deadline is None:
             ticket.deadline = now + self._wait_s
         ticket.future = asyncio.get_running_loop().create_future()
-        put = self._line.put_back if comes_back else self._line.put
+        put = self._line.put_back if ticket.was_trying else self._line.put
+        ticket.was_trying = False
         put(ticket.tenant, ticket.number, ticket)
 
     def _left(self, ticket: Ticket) -> None:
-        assert ticket.future is not None
-        if self._line.remove(ticket.tenant, ticket.number) or ticket.future.exception() is not None:
+        future = ticket.future
+        assert future is not None
+        self._line.remove(ticket.tenant, ticket.number)
+        if future.cancelled() or future.exception() is not None:
             return
         if self._trying is ticket:  # it was told that it may go, and never went
             self._trying = None
         self._places.leave()
 
     def _expire(self, ticket: Ticket) -> None:
-        if self._line.remove(ticket.tenant, ticket.number):
-            assert ticket.future is not None
-            ticket.future.set_exception(self._in_vain(ticket))
+        future = ticket.future
+        if self._line.remove(ticket.tenant, ticket.number) and future is not None and not future.done():
+            future.set_exception(self._in_vain(ticket))
 
     def _in_vain(self, ticket: Ticket) -> AttemptFailed:
-        return AttemptFailed("busy", f"waited {self._wait_s:g} s in vain: {ticket.reason}")
+        return _busy(f"waited {self._wait_s:g} s in vain: {ticket.reason}")
 
     # -- what is known of the backend ----------------------------------------------------------------------------
 
@@ -192,8 +198,9 @@ class BackendQueue:
             return
         wait_s = self._try_at - monotonic()
         if wait_s <= 0.0:
-            self._try_at = monotonic() + self._probe_s
             self._trying = self._go()
+            if self._trying is not None:
+                self._try_at = monotonic() + self._probe_s
         elif self._try_timer is None:
             self._try_timer = asyncio.get_running_loop().call_later(wait_s, self._try_due)
 
@@ -201,10 +208,16 @@ class BackendQueue:
         self._try_timer = None
         self.release()
 
-    def _go(self) -> Ticket:
-        ticket = self._line.take()
-        assert ticket is not None
-        assert ticket.future is not None
-        self._places.enter()
-        ticket.future.set_result(None)
-        return ticket
+    def _go(self) -> Ticket | None:
+        """Give a place to the next one; None where nobody waits any more."""
+        while (ticket := self._line.take()) is not None:
+            assert ticket.future is not None
+            if not ticket.future.done():  # else its client has left, and its task has not run since
+                self._places.enter()
+                ticket.future.set_result(None)
+                return ticket
+        return None
+
+
+def _busy(detail: str) -> AttemptFailed:
+    return AttemptFailed("busy", detail, retry_after_s=RETRY_AFTER_S)

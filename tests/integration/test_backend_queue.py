@@ -74,7 +74,7 @@ def text_of(body: Any) -> str:
 
 def refusal(answer: Response) -> tuple[int, str]:
     """Status and code; it must say when to come back."""
-    assert answer.header("retry-after") is not None
+    assert int(answer.header("retry-after") or 0) > 0
     return answer.status, str(answer.json()["error"]["code"])
 
 

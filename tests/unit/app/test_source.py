@@ -106,3 +106,11 @@ def test_a_refresh_from_a_bad_folder_keeps_what_there_was(tmp_path: Path) -> Non
     assert set(registry.snapshot.backends) == {"good"}
     with pytest.raises(RegistryInvalid):
         watch(tmp_path)
+
+
+def test_a_setting_of_the_cluster_is_told_to_have_no_effect(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A backend of a folder may name no service, so nothing is there to be discovered."""
+    write(tmp_path, echo_registry(new_key()))
+    with caplog.at_level(logging.WARNING, "gateway.registry"):
+        FolderWatch(Settings.load(registry=tmp_path, discovery_namespaces="models")).load()
+    assert any("LLM_GATEWAY_DISCOVERY_NAMESPACES has no effect" in record.getMessage() for record in caplog.records)

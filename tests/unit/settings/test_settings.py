@@ -135,6 +135,12 @@ def test_broken_env_file_names_its_line(empty_place: Path) -> None:
         ("upstream_ca_file", "/", "LLM_GATEWAY_UPSTREAM_CA_FILE: expected an existing file, got '/'"),
         ("default_scenario", "x" * 300, "LLM_GATEWAY_DEFAULT_SCENARIO: expected a name of 1 to 253 characters, got "),
         ("cors_allow_origins", "https://a/b", "LLM_GATEWAY_CORS_ALLOW_ORIGINS: expected origins such as "),
+        ("discovery_namespaces", "models,Other", "LLM_GATEWAY_DISCOVERY_NAMESPACES: expected at most 64 names of "),
+        (
+            "discovery_namespaces",
+            ",".join(f"n{n}" for n in range(65)),
+            "LLM_GATEWAY_DISCOVERY_NAMESPACES: expected at ",
+        ),
         ("trusted_proxies", "10.0.0.1/8", "LLM_GATEWAY_TRUSTED_PROXIES: expected networks such as "),
     ],
 )
