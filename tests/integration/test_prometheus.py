@@ -25,10 +25,12 @@ MAY_BE_EMPTY = {
 """What has no data here, by its place, and why; nothing else may be empty, and these must be."""
 
 PENDING = {
+    "LLMGatewayAnswersInvalid",
     "LLMGatewayBackendDown",
     "LLMGatewayBackendKeyRefused",
     "LLMGatewayBackendMisconfigured",
     "LLMGatewayBackendThrottled",
+    "LLMGatewayCanaryWithdrawn",
     "LLMGatewayErrorBudgetBurnFast",
     "LLMGatewayErrorBudgetBurnSlow",
     "LLMGatewayFallbackShareHigh",

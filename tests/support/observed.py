@@ -23,7 +23,7 @@ from tests.support.valkey import Valkey
 from tests.support.waiting import refusing_port
 
 PAUSE_S = 0.03
-SCENARIOS = ("chat", "shaky", "breaks", "shaky", "locked", "wrong", "throttled", "shaky", "queues", "busy")
+SCENARIOS = ("chat", "shaky", "breaks", "shaky", "locked", "wrong", "throttled", "shaky", "queues", "busy", "rolled")
 BEHAVIOURS: dict[str, Behaviour] = {
     "main": Chat(usage=Tokens(prompt=40, completion=12, cached=8), delay_s=0.01),
     "breaks": reset_mid_stream(),
@@ -31,6 +31,22 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "wrong": error_reply(404),
     "throttled": error_reply(429, headers=[("retry-after", "1")]),
     "slow": Chat(delay_s=0.1),
+}
+_SPECS: dict[str, Document] = {
+    "chat": {
+        "targets": [{"backend": "main"}],
+        "answer": {"schema": {"type": "object"}},  # which the backend does not keep to
+        "shadow": {"percent": 20, "override": {"targets": [{"backend": "main"}]}},
+    },
+    "rolled": {
+        "targets": [{"backend": "main"}],
+        "canary": {
+            "percent": 50,
+            "sticky": "request",
+            "override": {"targets": [{"backend": "dead"}]},
+            "abort": {"errorRatio": 0.05, "minRequests": 10},
+        },
+    },
 }
 PRICE = {"inputPerMillion": "1000", "cachedInputPerMillion": "100", "outputPerMillion": "2000"}
 
@@ -83,7 +99,7 @@ def _backends(urls: dict[str, str], dead: int) -> Iterator[Document]:
 
 def _scenarios() -> Iterator[Document]:
     for name in sorted(set(SCENARIOS)):
-        yield scenario(name, *{"chat": ("main",), "shaky": ("dead", "main")}.get(name, (name,)))
+        yield scenario(name, *{"shaky": ("dead", "main")}.get(name, (name,)), **_SPECS.get(name, {}))
 
 
 def _tenants(keys: dict[str, str], issuer: str) -> Iterator[Document]:

@@ -199,6 +199,73 @@ _LATENCY = Row(
     ),
 )
 
+_SHADOWS = f"llm_gateway_shadow_calls_total{{{_OF_SCENARIO}}}"
+_CHECKED = f"llm_gateway_answer_checks_total{{{_OF_SCENARIO}}}"
+_VARIANTS = Row(
+    title="Do canaries, shadows and promised answers hold?",
+    panels=(
+        Panel(
+            title="Failed, by variant",
+            description="The share of failed requests of base and canary. A canary that breaks its bounds is withdrawn "
+            "by itself; one that is merely worse is not.",
+            unit="percentunit",
+            max=1,
+            queries=(
+                Query(
+                    f"sum by (scenario, variant) (rate({_FAILED}[$__rate_interval]))"
+                    f" / sum by (scenario, variant) (rate({_REQUESTS}[$__rate_interval]))",
+                    "{{scenario}} {{variant}}",
+                ),
+            ),
+        ),
+        Panel(
+            title="Canaries",
+            description="Red where a canary broke its bounds and was withdrawn: all its traffic is at the base again, "
+            "until the scenario is changed.",
+            kind="state-timeline",
+            texts=(("0", "runs", "green"), ("1", "withdrawn", "red")),
+            queries=(Query(f"max by (scenario) (llm_gateway_canary_withdrawn{{{_OF_SCENARIO}}})", "{{scenario}}"),),
+        ),
+        Panel(
+            title="Copies for shadows",
+            description="By the status of what became of them; nobody sees their answers.",
+            unit="reqps",
+            stack=True,
+            queries=(
+                Query(
+                    f"sum by (scenario, code) (rate({_SHADOWS}[$__rate_interval]))",
+                    "{{scenario}} {{code}}",
+                ),
+            ),
+        ),
+        Panel(
+            title="First token of base and shadow, p95",
+            description="How a candidate compares with what answers now; only streams have a first token.",
+            unit="s",
+            queries=(
+                Query(quantile(0.95, _FIRST_TOKEN, _OF_SCENARIO, "scenario"), "{{scenario}}"),
+                Query(
+                    quantile(0.95, "llm_gateway_shadow_time_to_first_token_seconds", _OF_SCENARIO, "scenario"),
+                    "{{scenario}} shadow",
+                ),
+            ),
+        ),
+        Panel(
+            title="Answers by their schema",
+            description="Of scenarios that promise answers of a JSON Schema: whether they conform, and whether the "
+            "backend had to be asked again.",
+            unit="reqps",
+            stack=True,
+            queries=(
+                Query(
+                    f"sum by (scenario, result) (rate({_CHECKED}[$__rate_interval]))",
+                    "{{scenario}} {{result}}",
+                ),
+            ),
+        ),
+    ),
+)
+
 _SATURATION = Row(
     title="Saturation: is there room?",
     panels=(
@@ -242,5 +309,5 @@ OVERVIEW = Dashboard(
     title="LLM Gateway / Overview",
     description="Traffic, errors and broken streams, latency, saturation.",
     variables=(NAMESPACE, JOB, SCENARIO),
-    rows=(_NOW, _TRAFFIC, _LATENCY, _SATURATION),
+    rows=(_NOW, _TRAFFIC, _LATENCY, _VARIANTS, _SATURATION),
 )
