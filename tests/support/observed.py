@@ -17,13 +17,16 @@ from tests.support.documents import Document, api_key, backend, document, new_ke
 from tests.support.faults import reset_mid_stream
 from tests.support.gateway import GatewayProcess
 from tests.support.limited import PATH, body, limit
-from tests.support.scripts import Behaviour, Chat, Tokens, error_reply
+from tests.support.scripts import Behaviour, Chat, Tokens, error_reply, json_reply
 from tests.support.upstream import ScriptedUpstream
 from tests.support.valkey import Valkey
 from tests.support.waiting import refusing_port
 
 PAUSE_S = 0.03
-SCENARIOS = ("chat", "shaky", "breaks", "shaky", "locked", "wrong", "throttled", "shaky", "queues", "busy", "rolled")
+SCENARIOS = (
+    *("chat", "shaky", "breaks", "shaky", "locked", "wrong", "throttled", "shaky", "queues", "busy"),
+    *("rolled", "kept", "similar"),
+)
 BEHAVIOURS: dict[str, Behaviour] = {
     "main": Chat(usage=Tokens(prompt=40, completion=12, cached=8), delay_s=0.01),
     "breaks": reset_mid_stream(),
@@ -31,12 +34,18 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "wrong": error_reply(404),
     "throttled": error_reply(429, headers=[("retry-after", "1")]),
     "slow": Chat(delay_s=0.1),
+    "embed": json_reply({"data": [{"embedding": [1.0, 0.0]}], "model": "embed"}),
 }
 _SPECS: dict[str, Document] = {
     "chat": {
         "targets": [{"backend": "main"}],
         "answer": {"schema": {"type": "object"}},  # which the backend does not keep to
         "shadow": {"percent": 20, "override": {"targets": [{"backend": "main"}]}},
+    },
+    "kept": {"targets": [{"backend": "main"}], "cache": {"mode": "exact", "ttl": "2s"}},
+    "similar": {
+        "targets": [{"backend": "main"}],
+        "cache": {"mode": "semantic", "ttl": "2s", "embeddings": {"backend": "embed"}, "threshold": 0.9},
     },
     "rolled": {
         "targets": [{"backend": "main"}],
@@ -91,7 +100,7 @@ def observed() -> Iterator[Observed]:
 def _backends(urls: dict[str, str], dead: int) -> Iterator[Document]:
     yield backend("main", f"{urls['main']}/v1", model="large", price=PRICE)
     yield backend("dead", f"http://127.0.0.1:{dead}/v1", model="gone")
-    for name in ("breaks", "locked", "wrong", "throttled"):
+    for name in ("breaks", "locked", "wrong", "throttled", "embed"):
         yield backend(name, f"{urls[name]}/v1", model=f"{name}-model")
     yield backend("queues", f"{urls['slow']}/v1", maxConcurrentRequests=1, queue={"max": 50, "wait": "10s"})
     yield backend("busy", f"{urls['slow']}/v1", maxConcurrentRequests=1)
@@ -159,7 +168,8 @@ def _one_turn(gateway: GatewayProcess, keys: dict[str, str], turn: int) -> None:
         case _:
             pass
     with gateway.client(timeout_s=20.0) as client, contextlib.suppress(ConnectionEnded):
-        fields = body(model, stream=model == "breaks" or turn % 2 == 0)
+        text = f"question {turn}" if model == "similar" else "hi"
+        fields = body(model, text, stream=model == "breaks" or turn % 2 == 0)
         client.request(PATH, fields, key=key, headers={"connection": "close"})
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tools.dashboards.model import JOB, NAMESPACE, SCENARIO, TENANT, Dashboard, Panel, Query, Row
+from tools.dashboards.model import JOB, NAMESPACE, SCENARIO, TENANT, Dashboard, Panel, Query, Row, quantile
 
 _WHAT = 'FLEET,scenario=~"$scenario"'
 _WHOSE = f'{_WHAT},tenant=~"$tenant"'
@@ -74,10 +74,67 @@ _MONEY = Row(
     ),
 )
 
+_CACHES = "llm_gateway_cache_requests_total"
+_ASKED = f'{_CACHES}{{{_WHAT},result=~"hit|similar|coalesced|miss|refresh"}}'
+_SPARED = f'{_CACHES}{{{_WHAT},result=~"hit|similar|coalesced"}}'
+
+_CACHE = Row(
+    title="What do caches save, and do they work?",
+    panels=(
+        Panel(
+            title="Calls by what the cache did",
+            description="hit: a kept answer; similar: to a similar question. coalesced: that of another's "
+            "identical call. miss, refresh: a backend was called. bypass: none was wanted. unavailable, not_kept: "
+            "Redis did not do it.",
+            unit="reqps",
+            stack=True,
+            queries=(Query(f"sum by (result) (rate({_CACHES}{{{_WHAT}}}[$__rate_interval]))", "{{result}}"),),
+        ),
+        Panel(
+            title="Share of calls that no backend had to answer",
+            description="Kept or shared answers, of all calls that looked for one. A fall is a change of the scenario, "
+            "which begins with an empty cache, or of what callers ask.",
+            unit="percentunit",
+            max=1,
+            queries=(
+                Query(
+                    f"sum by (scenario) (rate({_SPARED}[$__rate_interval]))"
+                    f" / (sum by (scenario) (rate({_ASKED}[$__rate_interval])) > 0)",
+                    "{{scenario}}",
+                ),
+            ),
+        ),
+        Panel(
+            title="Similarity of answers given to similar questions",
+            description="The least similar tenth, and the middle, by scenario. Look at answers near the threshold "
+            "before it is lowered.",
+            queries=tuple(
+                Query(
+                    quantile(q, "llm_gateway_cache_similarity", _WHAT, "scenario"), f"{{{{scenario}}}} p{q * 100:.0f}"
+                )
+                for q in (0.1, 0.5)
+            ),
+            decimals=3,
+            max=1,
+        ),
+        Panel(
+            title="Failures of the cache's Redis",
+            description="Commands not executed or not answered in time: calls are made as if nothing was kept.",
+            unit="ops",
+            queries=(
+                Query(
+                    "sum by (reason) (rate(llm_gateway_cache_redis_failures_total{FLEET}[$__rate_interval]))",
+                    "{{reason}}",
+                ),
+            ),
+        ),
+    ),
+)
+
 COST = Dashboard(
     uid="llm-gateway-cost",
     title="LLM Gateway / Cache and cost",
     description="Cost, tokens, and what caches save.",
     variables=(NAMESPACE, JOB, TENANT, SCENARIO),
-    rows=(_MONEY,),
+    rows=(_MONEY, _CACHE),
 )
