@@ -47,6 +47,7 @@ _SPECS: dict[str, Document] = {
         "targets": [{"backend": "main"}],
         "cache": {"mode": "semantic", "ttl": "2s", "embeddings": {"backend": "embed"}, "threshold": 0.9},
     },
+    "busy": {"shadow": {"percent": 100, "override": {"targets": [{"backend": "queues"}]}}},  # which has no room for it
     "rolled": {
         "targets": [{"backend": "main"}],
         "canary": {

@@ -40,6 +40,26 @@ _MONEY = Row(
             ),
         ),
         Panel(
+            title="Cost of shadows an hour",
+            description="USD an hour that copies for shadows cost, by scenario. No tenant is charged for it.",
+            unit="currencyUSD",
+            queries=(
+                Query(
+                    f"sum by (scenario) (rate(llm_gateway_shadow_cost_usd_total{{{_WHAT}}}[$__rate_interval])) * 3600",
+                    "{{scenario}}",
+                ),
+            ),
+        ),
+        Panel(
+            title="Tokens of shadows",
+            description="Tokens a second that backends reported for copies, by type; they are not among those charged.",
+            queries=(
+                Query(
+                    f"sum by (type) (rate(llm_gateway_shadow_tokens_total{{{_WHAT}}}[$__rate_interval]))", "{{type}}"
+                ),
+            ),
+        ),
+        Panel(
             title="Tokens by type",
             description="Charged tokens a second. cached_input is contained in input: what the provider had in its "
             "own prompt cache.",

@@ -251,6 +251,24 @@ _VARIANTS = Row(
             ),
         ),
         Panel(
+            title="Duration of shadows, p95",
+            description="From the beginning of a copy's call to its last byte; compare with whole requests above.",
+            unit="s",
+            queries=(Query(quantile(0.95, "llm_gateway_shadow_seconds", _OF_SCENARIO, "scenario"), "{{scenario}}"),),
+        ),
+        Panel(
+            title="Copies that were not sent",
+            description="Shadows take no room from callers: what had none was dropped, by reason. Many of them make "
+            "the comparison one of quiet moments only.",
+            unit="reqps",
+            queries=(
+                Query(
+                    f"sum by (reason) (rate(llm_gateway_shadow_dropped_total{{{_OF_SCENARIO}}}[$__rate_interval]))",
+                    "{{reason}}",
+                ),
+            ),
+        ),
+        Panel(
             title="Answers by their schema",
             description="Of scenarios that promise answers of a JSON Schema: whether they conform, and whether the "
             "backend had to be asked again.",
