@@ -86,7 +86,7 @@ def observed() -> Iterator[Observed]:
         documents = [*_backends(urls, dead), *_scenarios(), *_tenants(keys, f"https://127.0.0.1:{dead}")]
         env = ADMIN_ENV | {
             "LLM_GATEWAY_REDIS_URL": valkey.url,
-            "LLM_GATEWAY_REDIS_DEADLINE_S": "1",
+            "LLM_GATEWAY_REDIS_DEADLINE_S": "5",  # a machine that stands still for a moment is no Redis that is away
             "LLM_GATEWAY_USAGE_WATCH_S": "1",
             "LLM_GATEWAY_OIDC_REFRESH_INTERVAL_S": "1",
         }
@@ -94,6 +94,8 @@ def observed() -> Iterator[Observed]:
         soon = (datetime.now(UTC) + timedelta(days=2)).strftime("%Y-%m-%dT%H:%M:%SZ")
         asked = {"tenant": "acme", "name": "made", "expiresAt": soon}
         keys["made"] = post(gateways[0], "/keys", asked, status=201)["key"]
+        for gateway in gateways * 3:  # what is spent before anybody looks was never otherwise
+            _ask(gateway, "chat", keys["spent"])
         stack.enter_context(_callers(gateways, keys))
         yield Observed(gateways, keys)
 
@@ -118,7 +120,7 @@ def _tenants(keys: dict[str, str], issuer: str) -> Iterator[Document]:
     yield tenant(
         "fast", limits=[limit("requests", 2, "second"), limit("requests", 1, "second", mode="shadow", name="would")]
     )
-    yield tenant("spent", limits=[limit("requests", 20, "day")])
+    yield tenant("spent", limits=[limit("requests", 2, "day")])
     for name, key in keys.items():
         yield api_key(f"{name}-key", key, name)
 
@@ -168,10 +170,19 @@ def _one_turn(gateway: GatewayProcess, keys: dict[str, str], turn: int) -> None:
             return
         case _:
             pass
+    _ask(
+        gateway,
+        model,
+        key,
+        f"question {turn}" if model == "similar" else "hi",
+        stream=model == "breaks" or turn % 2 == 0,
+    )
+
+
+def _ask(gateway: GatewayProcess, model: str, key: str, text: str = "hi", *, stream: bool = False) -> None:
+    """One call, whatever becomes of it."""
     with gateway.client(timeout_s=20.0) as client, contextlib.suppress(ConnectionEnded):
-        text = f"question {turn}" if model == "similar" else "hi"
-        fields = body(model, text, stream=model == "breaks" or turn % 2 == 0)
-        client.request(PATH, fields, key=key, headers={"connection": "close"})
+        client.request(PATH, body(model, text, stream=stream), key=key, headers={"connection": "close"})
 
 
 def _leave(gateway: GatewayProcess, key: str) -> None:
