@@ -55,7 +55,7 @@ PACKAGES_LEFT_OUT = (
 """Paths below site-packages, or names at any depth."""
 
 COMMAND = "llm-gateway"
-MOUNT_POINTS = {"dev": 0o755, "proc": 0o555, "sys": 0o555, "tmp": 0o1777}
+MOUNT_POINTS = {"dev": 0o755, "proc": 0o555, "sys": 0o555, "tmp": 0o1777, "etc/llm-gateway": 0o755}
 TEXTS = {
     "etc/passwd": "root:x:0:0:root:/:/sbin/nologin\nllm-gateway:x:65532:65532:llm-gateway:/:/sbin/nologin\n",
     "etc/group": "root:x:0:\nllm-gateway:x:65532:\n",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 import secrets
 import signal
 from pathlib import Path
@@ -97,6 +96,5 @@ def status_of(pid: int, name: str) -> list[str]:
 
 def test_a_mistake_is_said_plainly(image: Image) -> None:
     """Without a registry it does not start, and names the folder that is not there."""
-    fresh = dataclasses.replace(image, root=image.builder.mount(image.tag))
-    with pytest.raises(AssertionError, match="/etc/llm-gateway/registry"):
-        fresh.run("llm-gateway", "serve", uid=65532, mounts=["/tmp"])
+    with pytest.raises(AssertionError, match="/etc/llm-gateway/nowhere"):
+        image.run("llm-gateway", "serve", "--registry", "/etc/llm-gateway/nowhere", uid=65532, mounts=["/tmp"])
