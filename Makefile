@@ -32,7 +32,7 @@ format: environment-dev ## Format the code and fix what can be fixed safely
 bench: environment-bench ## Measure cost against a plain proxy; results go to bench/RESULTS.md
 	@exec $(BIN)/python -m bench $(ARGS)
 
-soak: environment-dev ## Run streams, limits, wrong keys, reloads and canaries under load, for longer than a test can wait
+soak: environment-dev ## Run streams, limits, keys, reloads, canaries and a restart for longer than a test can wait
 	@exec $(BIN)/python -m bench.soak $(ARGS)
 
 docs: environment-dev ## Write what is made from the code: tables of settings and of the registry, JSON Schemas, the chart's

@@ -1,7 +1,7 @@
 """``python -m bench.soak`` (``make soak``): what must hold for longer than a test can wait.
 
-Parts with processes of their own, one after the other: streams, limits, keys, sharing, reload, canary. ``--part``
-chooses some of them. Ends with 1 where anything did not hold.
+Parts with processes of their own, one after the other: streams, limits, keys, sharing, reload, canary, restart.
+``--part`` chooses some of them. Ends with 1 where anything did not hold.
 """
 
 from __future__ import annotations
@@ -12,11 +12,22 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from bench import process, soak_bounds, soak_canary, soak_keys, soak_limits, soak_reload, soak_sharing, soak_streams
+from bench import (
+    process,
+    soak_bounds,
+    soak_canary,
+    soak_keys,
+    soak_limits,
+    soak_reload,
+    soak_restart,
+    soak_sharing,
+    soak_streams,
+)
 from bench.soak_bounds import LimitsPlan
 from bench.soak_canary import CanaryPlan
 from bench.soak_keys import KeysPlan
 from bench.soak_reload import ReloadPlan
+from bench.soak_restart import RestartPlan
 from bench.soak_sharing import SharingPlan
 from bench.soak_streams import SoakPlan
 
@@ -53,6 +64,11 @@ def _canary(options: argparse.Namespace, say: Say) -> list[str]:
     return soak_canary.judge_report(soak_canary.run(plan, say), say)
 
 
+def _restart(options: argparse.Namespace, say: Say) -> list[str]:
+    plan = RestartPlan(streams=options.restart_streams, calls_per_s=options.restart_calls)
+    return soak_restart.judge(soak_restart.run(plan, say), say)
+
+
 PARTS: dict[str, Callable[[argparse.Namespace, Say], list[str]]] = {
     "streams": _streams,
     "limits": _limits,
@@ -60,6 +76,7 @@ PARTS: dict[str, Callable[[argparse.Namespace, Say], list[str]]] = {
     "sharing": _sharing,
     "reload": _reload,
     "canary": _canary,
+    "restart": _restart,
 }
 
 
@@ -79,6 +96,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--reload-per-s", type=float, default=ReloadPlan.per_s, help="requests a second meanwhile")
     parser.add_argument("--healthy", type=int, default=CanaryPlan.healthy, help="canaries that must stay")
     parser.add_argument("--canary-seconds", type=float, default=CanaryPlan.seconds)
+    parser.add_argument("--restart-streams", type=int, default=RestartPlan.streams)
+    parser.add_argument("--restart-calls", type=float, default=RestartPlan.calls_per_s, help="a second")
     options = parser.parse_args(arguments)
     failed = [name for name in PARTS if name in (options.part or PARTS) and not _holds(name, options)]
     print(f"soak failed: {', '.join(failed)}" if failed else "soak passed")

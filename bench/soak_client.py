@@ -45,7 +45,8 @@ class Tally:
 class StreamClient(asyncio.Protocol):
     """One client: stream after stream, each byte compared with what the upstream sent for it.
 
-    Every fourth stream is followed by a new connection, the others by a stream on the same one.
+    Every fourth stream is followed by a new connection, and each that was told to be the last of its connection; the
+    others by a stream on the same one.
     """
 
     def __init__(self, tally: Tally) -> None:
@@ -94,6 +95,7 @@ class StreamClient(asyncio.Protocol):
             return b""
         if not head.startswith(b"HTTP/1.1 200 ") or b"transfer-encoding: chunked" not in head.lower():
             raise ValueError(f"answered {head[:300]!r} {rest[:300]!r}")
+        self._is_last = b"\r\nconnection: close" in head.lower()
         return rest
 
     def _check(self, content: bytes) -> None:
@@ -109,7 +111,7 @@ class StreamClient(asyncio.Protocol):
         self._tally.streams += 1
         if self._tally.stopping:
             self._leave()
-        elif self._tally.streams % 4 == 0:
+        elif self._tally.streams % 4 == 0 or self._is_last:
             self._leave()
             self._tally.connect_soon()
         else:

@@ -9,6 +9,7 @@ of workers is a setting.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import sys
@@ -61,7 +62,7 @@ class GatewayApplication(BaseApplication):  # type: ignore[misc]  # gunicorn has
             "logger_class": GatewayLogger,
             "loglevel": settings.log_level,
             "timeout": HANG_S,
-            "graceful_timeout": int(settings.drain_s + MARGIN_S),
+            "graceful_timeout": math.ceil(settings.drain_s),
             "control_socket_disable": True,
             "worker_tmp_dir": None if memory is None else str(memory),
             "proc_name": "llm-gateway",
@@ -168,7 +169,7 @@ class GatewayArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         if not graceful:
             self._stop_with = signal.SIGQUIT
         ending = self._stop_with == signal.SIGQUIT
-        deadline = monotonic() + (END_S if ending else self.cfg.graceful_timeout)
+        deadline = monotonic() + (END_S if ending else self.cfg.graceful_timeout + MARGIN_S)
         while self.WORKERS and monotonic() < deadline:
             self.kill_workers(self._stop_with)  # again and again: a worker just forked may not hear the first
             signals = self.wait_for_signals(timeout=1.0)

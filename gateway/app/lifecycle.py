@@ -1,9 +1,10 @@
 """One worker's life: both ports open, serve, drain, close.
 
 A drain counts from its signal. ``/readyz`` fails at once; until the propagation delay is over the data port still
-accepts and answers with ``connection: close``; then it accepts no more, closes idle connections and lets every open
-response finish; at the end of the drain time, or when told to end at once, what is left is cut. The management port
-closes last.
+accepts and answers with ``connection: close``; then it accepts no more and lets every open response finish. A
+connection whose client could not be told, since it is idle or its response had begun, may bring one more request for a
+moment before it is closed: a client that is sending one just then would see a failure. At the end of the drain time, or
+when told to end at once, what is left is cut. The management port closes last.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from gateway.settings import Settings
 _log = logging.getLogger("gateway.app")
 
 BEAT_S: Final = 1.0
+SWEEP_S: Final = 0.1
+"""How often connections are looked at while draining."""
 NEVER: Final = float("inf")
 
 
@@ -35,6 +38,8 @@ class Lifecycle:
         self._changed = asyncio.Event()
         self._accept_until = NEVER
         self._finish_until = NEVER
+        self._drain_since = NEVER
+        self._quiet_s = self._sweep_due = 0.0
         self._container: Container | None = None
         self._data: PortServer | None = None
 
@@ -43,9 +48,10 @@ class Lifecycle:
         now = monotonic()
         first = self._finish_until == NEVER
         if first:
-            self._finish_until = now + self._settings.drain_s
+            self._drain_since, self._finish_until = now, now + self._settings.drain_s
             _log.info("draining: new connections %s", "for a little longer" if delay else "refused from now on")
         delay_s = self._settings.drain_propagation_delay_s if delay else 0.0
+        self._quiet_s = self._settings.drain_idle_s if delay else 0.0
         self._accept_until = min(self._accept_until, now + delay_s)
         self._announce()
 
@@ -84,10 +90,18 @@ class Lifecycle:
         """Return when nothing is left to finish, or its time is over."""
         await self._until(lambda: monotonic() >= self._accept_until)
         data.stop_accepting()
-        data.close_between_requests()
-        await self._until(lambda: (data.idle and self._is_alone()) or monotonic() >= self._finish_until)
+        data.close_between_requests(self._drain_since, self._quiet_s)
+        await self._until(lambda: self._is_finished(data))
         if not data.idle:
             _log.warning("cutting %d connections", len(data.clients.connections))
+
+    def _is_finished(self, data: PortServer) -> bool:
+        """Nothing is left to finish, or its time is over; looks after the connections meanwhile."""
+        now = monotonic()
+        if now >= self._sweep_due:
+            self._sweep_due = now + SWEEP_S
+            data.sweep()
+        return (data.idle and self._is_alone()) or now >= self._finish_until
 
     def _is_alone(self) -> bool:
         """Whether no other process waits for a call that is made here."""

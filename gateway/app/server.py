@@ -83,11 +83,17 @@ class PortServer(Server):
             server.close()
         self._listener.close()
 
-    def close_between_requests(self) -> None:
-        """Close idle connections, and the others after the response that is under way."""
-        self.clients.draining = True
-        for connection in tuple(self.clients.connections):
-            connection.shutdown()
+    def close_between_requests(self, since: float = 0.0, quiet_s: float = 0.0) -> None:
+        """Close idle connections, and the others after the response that is under way.
+
+        One whose client was not told may be used once more until it was idle for ``quiet_s``, counted from ``since``
+        (monotonic seconds) at the earliest; somebody has to call ``sweep`` for it.
+        """
+        self.clients.end(since, quiet_s)
+
+    def sweep(self) -> None:
+        """Act on timeouts, more often than by itself."""
+        self.clients.sweep(monotonic())
 
     @property
     def idle(self) -> bool:

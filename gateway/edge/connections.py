@@ -141,6 +141,8 @@ class Connections(ServerState):
         super().__init__()
         self.limits = limits
         self.draining = False  # every response says "connection: close"
+        self._ending_since = NEVER
+        self.quiet_s = 0.0  # how long a connection is still open for the request of a client that was not told
         self.now = monotonic()  # as of the last sweep
         self._warn_at = 0.0
 
@@ -163,6 +165,26 @@ class Connections(ServerState):
     def overflowing(self) -> bool:
         """So many more that refusing them politely would itself be a load."""
         return len(self.connections) > self.limits.max_connections + OVERFLOW_MAX
+
+    def end(self, since: float, quiet_s: float) -> None:
+        """Close connections between requests from now on, those that may be used once more ``quiet_s`` later.
+
+        That is from ``since`` (monotonic seconds), or from a response that could not say close, since its head was sent
+        before: its client may be sending the next request at this moment, and would have to take a close for a failure.
+        """
+        self.draining = True
+        self._ending_since, self.quiet_s = since, quiet_s
+        for connection in tuple(self.connections):
+            connection.shutdown()
+
+    def is_unused(self, idle_since: float, age_ends: float, now: float) -> bool:
+        """Whether a connection that waits for a request since ``idle_since`` is not to be waited for any more."""
+        limits, idle_s = self.limits, now - idle_since
+        return (
+            idle_s >= (limits.keep_alive_s or limits.header_timeout_s)
+            or (now >= age_ends and limits.keep_alive_s > 0 and idle_s >= QUIET_S)
+            or now - max(idle_since, self._ending_since) >= self.quiet_s
+        )
 
     def warn_full(self) -> None:
         """Say in the log, though not for each of them, that connections are turned away."""

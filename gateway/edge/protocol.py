@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import httptools
 
 from gateway.clock import monotonic
-from gateway.edge.connections import CONNECTION_EXTENSION, LINGER_MAX_S, LINGER_S, NEVER, QUIET_S, Connections
+from gateway.edge.connections import CONNECTION_EXTENSION, LINGER_MAX_S, LINGER_S, NEVER, Connections
 from gateway.edge.exchange import HEAD_HELD, NOTHING, Exchange, error_response
 from gateway.edge.known import TRIES, KnownHead, learn
 from gateway.edge.pipelined import Pipelined
@@ -355,7 +355,9 @@ class GatewayProtocol(WritingHalf):
         self.resume_reading()
 
     def shutdown(self) -> None:
-        """Close between requests, at once where none is in flight; called by a server that stops."""
+        """Close between requests; called by a server that ends, whose ``quiet_s`` is how long one may still come."""
+        if self.state.quiet_s and not self._deaf:
+            return  # a response says close, unless its head is sent already; what is idle is closed by the sweep
         if self._exchange is not None:
             self._last().keep_alive = False
         elif self._deaf:
@@ -381,13 +383,10 @@ class GatewayProtocol(WritingHalf):
             self.transport.abort()
 
     def _sweep_between_requests(self, now: float) -> None:
-        limits = self._limits
         if self._phase == IDLE:
-            idle_s = now - self._idle_since
-            old = now >= self._age_ends and limits.keep_alive_s
-            if idle_s >= (limits.keep_alive_s or limits.header_timeout_s) or (old and idle_s >= QUIET_S):
+            if self.state.is_unused(self._idle_since, self._age_ends, now):
                 self._close()
-        elif now - max(self._head_started, self._idle_since) >= limits.header_timeout_s:
+        elif now - max(self._head_started, self._idle_since) >= self._limits.header_timeout_s:
             if self._phase == HEAD:
                 self._refuse(RequestTimeout("The request's head took too long to arrive."))
             else:

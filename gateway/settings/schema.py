@@ -78,6 +78,13 @@ class Settings(ClusterSettings):
         "Time from SIGTERM during which new connections are still accepted; where it is not set, no longer than the"
         " drain.",
     )
+    drain_idle_s: Duration = _seconds(
+        2,
+        0,
+        300,
+        "How long after SIGTERM, or after a response that could not announce it, a kept connection may still bring a"
+        " request before it is closed.",
+    )
 
     # Clients
     max_body_bytes: Size = _bytes(20 * 2**20, 1024, 2**30, "Largest request body; a larger one is answered 413.")

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Self
 
 import pytest
@@ -13,7 +16,7 @@ import pytest
 from tests.conftest import StartGateway
 from tests.support.client import Response, request_bytes
 from tests.support.documents import new_key, openai_registry
-from tests.support.gateway import GatewayProcess
+from tests.support.gateway import ROOT, GatewayProcess
 from tests.support.scripts import Chat, Gate, Script, stream
 from tests.support.upstream import ScriptedUpstream
 from tests.support.waiting import eventually
@@ -147,6 +150,53 @@ def test_a_request_that_outlasts_the_drain_unanswered_is_told_so(
     assert quick_gateway.wait_exit(8) == 0
 
 
+@pytest.fixture
+def patient_gateway(upstream: ScriptedUpstream, start_gateway: StartGateway) -> GatewayProcess:
+    """One that gives a kept connection a moment after SIGTERM, and accepts no new one: as the chart runs it."""
+    key = new_key()
+    return start_gateway(openai_registry(upstream.url, key), key=key, env={"LLM_GATEWAY_DRAIN_IDLE_S": "1.5s"})
+
+
+def test_a_kept_connection_may_bring_one_more_request(patient_gateway: GatewayProcess) -> None:
+    """Its client cannot know of the SIGTERM yet: it is answered, told to close, and the process ends."""
+    gateway = patient_gateway
+    with gateway.client() as kept, gateway.client() as fresh:
+        assert kept.request("/v1/models", key=gateway.key).header("connection") is None
+        gateway.signal(signal.SIGTERM)
+        eventually(lambda: refused(gateway.port), 1.0)
+        for client in (kept, fresh):
+            response = client.request(PATH, BODY | {"stream": False}, key=gateway.key)
+            assert (response.status, response.header("connection")) == (200, "close")
+            assert client.closed_by_server()
+        assert gateway.wait_exit(5) == 0
+
+
+def test_an_idle_connection_is_closed_a_moment_after_the_signal(patient_gateway: GatewayProcess) -> None:
+    """Not at once, since a request may be on its way; and not never, since nobody would ever know."""
+    with patient_gateway.client() as idle:
+        idle.request("/v1/models", key=patient_gateway.key)
+        started = patient_gateway.signal(signal.SIGTERM)
+        assert idle.closed_by_server()
+        assert time.monotonic() - started >= 1.4
+        assert patient_gateway.wait_exit(5) == 0
+
+
+def test_the_request_after_a_stream_that_could_not_say_close_is_answered(
+    patient_gateway: GatewayProcess, upstream: ScriptedUpstream
+) -> None:
+    """The stream's head was sent before the signal, so its client uses the connection again, and is told then."""
+    gateway = patient_gateway
+    with OpenStream(gateway, upstream) as running:
+        assert running.head.header("connection") is None
+        gateway.signal(signal.SIGTERM)
+        eventually(lambda: refused(gateway.port), 1.0)
+        running.finish()
+        response = running.client.request(PATH, BODY | {"stream": False}, key=gateway.key)
+        assert (response.status, response.header("connection")) == (200, "close")
+        assert running.client.closed_by_server()
+        assert gateway.wait_exit(5) == 0
+
+
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 def test_a_second_signal_ends_it_at_once(
     second: signal.Signals, slow_gateway: GatewayProcess, upstream: ScriptedUpstream
@@ -207,3 +257,24 @@ def test_a_client_in_the_middle_of_a_request_is_answered(
         response = client.read_response()
         assert (response.status, response.header("connection")) == (200, "close")
     assert slow_gateway.wait_exit(5) == 0
+
+
+def test_a_signal_during_the_start_ends_it(tmp_path: Path) -> None:
+    """As process 1 of a container it has to handle the signal itself, however early: before anything else is loaded."""
+    (tmp_path / "gunicorn").mkdir()  # found first, so that the start waits here
+    (tmp_path / "gunicorn" / "__init__.py").write_text("import time; print('starting', flush=True); time.sleep(60)\n")
+    started = subprocess.Popen(
+        [sys.executable, "-m", "gateway.cli", "serve"],
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with started:
+        assert started.stdout is not None
+        assert started.stdout.readline() == "starting\n"
+        started.send_signal(signal.SIGTERM)
+        assert started.wait(20) == 143
+        assert started.stderr is not None
+        assert started.stderr.read() == ""

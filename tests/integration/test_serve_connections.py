@@ -10,40 +10,12 @@ from typing import Any
 
 import pytest
 
-from gateway.edge.connections import CONNECTION_EXTENSION, ClientConnection
+from gateway.edge.connections import CONNECTION_EXTENSION
 from tests.support.client import request_bytes
-from tests.support.served import Receive, Send, ServedApp, answer, read_all
+from tests.support.served import Receive, Send, ServedApp, Streaming, answer, hello, read_all
 from tests.support.waiting import eventually
 
 BIG = 8 * 2**20
-
-
-async def hello(_scope: Any, receive: Receive, send: Send) -> None:
-    """The simplest application."""
-    await read_all(receive)
-    await answer(send, b"hello")
-
-
-class Streaming:
-    """Sends one piece, then waits to be told to go on; notes when and how often its client was gone."""
-
-    def __init__(self, *, pieces: int = 1) -> None:
-        self.pieces = pieces
-        self.started = threading.Event()
-        self.go_on = asyncio.Event()
-        self.gone: list[float] = []
-        self.receives: list[str] = []
-
-    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        connection: ClientConnection = scope["extensions"][CONNECTION_EXTENSION]
-        connection.on_disconnect(lambda: self.gone.append(time.monotonic()))
-        await read_all(receive)
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        for _ in range(self.pieces):
-            await send({"type": "http.response.body", "body": b"piece", "more_body": True})
-        self.started.set()
-        self.receives.append((await receive())["type"])
-        await send({"type": "http.response.body", "body": b"late"})
 
 
 # -- time
@@ -345,56 +317,3 @@ def test_a_line_break_in_a_response_header_is_never_sent() -> None:
     with ServedApp(app) as served, served.client() as client:
         response = client.request("/")
         assert (response.status, response.header("set-cookie")) == (500, None)
-
-
-# -- the end
-
-
-def test_draining_answers_with_close_and_still_accepts() -> None:
-    """During the propagation delay nobody is turned away, and nobody stays."""
-
-    def drain(server: Any) -> None:
-        server.clients.draining = True
-
-    with ServedApp(hello) as served, served.client() as old:
-        assert old.request("/").header("connection") is None
-        served.call(drain)
-        eventually(lambda: served.server.clients.draining)
-        for client in (old, served.client()):
-            response = client.request("/")
-            assert (response.status, response.header("connection")) == (200, "close")
-            assert client.closed_by_server()
-            client.close()
-
-
-def test_closing_between_requests_lets_streams_end() -> None:
-    """Idle connections go, half a head goes, a stream stays and ends with the connection."""
-    app = Streaming()
-    with ServedApp(app) as served:
-        idle, half, busy = (served.client() for _ in range(3))
-        half.send(b"GET / HT")
-        busy.send(request_bytes("/"))
-        busy.read_until(b"piece")
-        eventually(lambda: served.connections == 3)
-        served.call(lambda server: server.close_between_requests())
-        assert idle.closed_by_server()
-        assert half.closed_by_server()
-        assert served.connections == 1
-        busy.close()
-        idle.close()
-        half.close()
-        eventually(lambda: served.server.idle)
-
-
-def test_cutting_ends_everything() -> None:
-    """Streams too, and what serves them."""
-    app = Streaming()
-    with ServedApp(app) as served:
-        clients = [served.client() for _ in range(3)]
-        for each in clients:
-            each.send(request_bytes("/"))
-            each.read_until(b"piece")
-    assert len(app.gone) == 3
-    for each in clients:
-        assert b"late" not in each.read_to_end()
-        each.close()

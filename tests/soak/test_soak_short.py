@@ -84,10 +84,10 @@ def test_the_command_runs_what_it_is_told_and_fails_where_something_did_not_hold
 
     part("streams")
     part("limits", "one call too many")
-    for name in ("keys", "sharing", "reload", "canary"):
+    for name in ("keys", "sharing", "reload", "canary", "restart"):
         part(name)
     assert soak.main([]) == 1
-    assert ran == ["streams", "limits", "keys", "sharing", "reload", "canary"]
+    assert ran == ["streams", "limits", "keys", "sharing", "reload", "canary", "restart"]
     assert capsys.readouterr().out == "limits: PROBLEM: one call too many\nsoak failed: limits\n"
     assert soak.main(["--part", "keys", "--part", "streams"]) == 0
-    assert ran[6:] == ["streams", "keys"]
+    assert ran[7:] == ["streams", "keys"]

@@ -50,8 +50,8 @@ class GatewayProcess:
     """One ``llm-gateway serve``; a context manager.
 
     ``registry`` is YAML text or documents; ``env`` adds settings by their full name; ``secrets`` are files of the
-    secrets folder by name. The drain has no propagation delay unless ``env`` says so. Without
-    ``awaits_readiness`` it is there as soon as its management port answers.
+    secrets folder by name. The drain has no delays unless ``env`` says so. Without ``awaits_readiness`` it is there as
+    soon as its management port answers.
     """
 
     def __init__(
@@ -291,6 +291,7 @@ class GatewayProcess:
             "LLM_GATEWAY_LISTEN": f"127.0.0.1:{self.port}",
             "LLM_GATEWAY_MANAGEMENT_LISTEN": f"127.0.0.1:{self.management_port}",
             "LLM_GATEWAY_DRAIN_PROPAGATION_DELAY_S": "0",
+            "LLM_GATEWAY_DRAIN_IDLE_S": "0",
             "LLM_GATEWAY_DRAIN_S": "10",
             **self._env,
         }

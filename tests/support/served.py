@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from types import TracebackType
 from typing import Any, Self
@@ -16,7 +17,7 @@ from typing import Any, Self
 import uvloop
 
 from gateway.app.server import PortServer
-from gateway.edge.connections import ConnectionLimits
+from gateway.edge.connections import CONNECTION_EXTENSION, ClientConnection, ConnectionLimits
 from tests.support.client import RawClient
 
 Message = MutableMapping[str, Any]
@@ -89,3 +90,31 @@ async def answer(send: Send, body: bytes, status: int = 200, headers: tuple[tupl
     """A whole response; its length is left to the server."""
     await send({"type": "http.response.start", "status": status, "headers": list(headers)})
     await send({"type": "http.response.body", "body": body})
+
+
+async def hello(_scope: Any, receive: Receive, send: Send) -> None:
+    """The simplest application."""
+    await read_all(receive)
+    await answer(send, b"hello")
+
+
+class Streaming:
+    """Sends one piece, then waits to be told to go on; notes when and how often its client was gone."""
+
+    def __init__(self, *, pieces: int = 1) -> None:
+        self.pieces = pieces
+        self.started = threading.Event()
+        self.go_on = asyncio.Event()
+        self.gone: list[float] = []
+        self.receives: list[str] = []
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        connection: ClientConnection = scope["extensions"][CONNECTION_EXTENSION]
+        connection.on_disconnect(lambda: self.gone.append(time.monotonic()))
+        await read_all(receive)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(self.pieces):
+            await send({"type": "http.response.body", "body": b"piece", "more_body": True})
+        self.started.set()
+        self.receives.append((await receive())["type"])
+        await send({"type": "http.response.body", "body": b"late"})

@@ -29,7 +29,7 @@ def test_defaults_are_those_of_the_documents() -> None:
     assert settings.management_address == ("127.0.0.1", 8081)
     assert settings.redis_url is None
     assert settings.workers == 1
-    assert (settings.drain_s, settings.drain_propagation_delay_s) == (600, 5)
+    assert (settings.drain_s, settings.drain_propagation_delay_s, settings.drain_idle_s) == (600, 5, 2)
     assert settings.max_body_bytes == 20 * 1024 * 1024
     assert settings.cors_allow_origins == ()
     assert settings.docs
