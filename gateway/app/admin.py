@@ -20,6 +20,7 @@ from gateway.settings import Settings, rotated_secret
 from gateway.settings.schema import is_token
 
 if TYPE_CHECKING:
+    from gateway.app.key_operations import Audit, KeyOperations
     from gateway.app.launch import Inherited
     from gateway.redis.lane import RedisLane
     from gateway.rollout import Rollouts
@@ -44,7 +45,8 @@ class Administration:
         if settings.admin_token or settings.admin_read_token:
             self.tokens = AdminTokens(*(rotated_secret(settings, name, is_token) for name in _TOKENS))
         self.registry = registry
-        self.keys_max = settings.keys_max
+        self._keys_max = settings.keys_max
+        self._write_keys = settings.registry_write_keys
         self.usage_rows_max = settings.usage_max_rows
         self.lane = None if redis_url is None else _lane(settings, redis_url)
         self.fleet = FleetLoad(metrics, self.lane, process=process, replica=inherited.replica)
@@ -69,13 +71,25 @@ class Administration:
         """Whether keys may be judged: what was revoked is known, or nothing can have been."""
         return self.registry.overlay is not None
 
+    def key_operations(self, audit: Audit) -> KeyOperations:
+        """What may be done with keys: in Redis, or in the cluster where the registry is there."""
+        from gateway.app.admin_keys import AdminKeys
+        from gateway.app.cluster import ClusterWatch
+
+        if isinstance(self.registry, ClusterWatch):
+            from gateway.app.cluster_keys import ClusterKeys
+
+            return ClusterKeys(self.registry, audit, may_write=self._write_keys, keys_max=self._keys_max)
+        return AdminKeys(self.registry, self.sync, audit, keys_max=self._keys_max)
+
     async def start(self, tasks: BackgroundTasks) -> None:
         """Begin to read the keys, and to say what is under way here."""
         if self._cache_lane is not None:
             await self._cache_lane.start()
-        if self.lane is not None and self.sync is not None:
+        if self.lane is not None:
             await self.lane.start()
-            tasks.keep_running("keys of the admin API", self.sync.run)
+            if self.sync is not None:
+                tasks.keep_running("keys of the admin API", self.sync.run)
             tasks.keep_running("load of the fleet", self.fleet.run)
 
     async def close(self) -> None:

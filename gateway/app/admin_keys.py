@@ -9,34 +9,37 @@ Invariants:
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import msgspec
 import yaml
 
 from gateway.app.admin_schemas import DigestView, KeyState, KeyView, MadeKey, NewKey, RevocationView, Rotation, moment
+from gateway.app.key_operations import (
+    CHANGED,
+    Audit,
+    check_key,
+    in_future,
+    no_key,
+    rotated,
+    state_of,
+    without_expired,
+)
 from gateway.app.source import RegistryWatch
 from gateway.clock import wall
 from gateway.errors import (
     Conflict,
-    GatewayError,
-    InvalidRequest,
-    NotFound,
     RedisFailure,
     RedisUnanswered,
     StoreUnavailable,
 )
 from gateway.registry import generate_key, key_digest
 from gateway.registry.accounts import ApiKeyDocument
-from gateway.registry.check import validate
-from gateway.registry.compile import compile_key
-from gateway.registry.documents import FieldErrors
 from gateway.registry.keystore import BATCH, Change, StoreFull
 from gateway.registry.keystore import Conflict as Changed
 from gateway.registry.keysync import KeySync
-from gateway.registry.overlay import NO_OVERLAY, Overlay, scope_of
+from gateway.registry.overlay import NO_OVERLAY, Overlay
 from gateway.registry.parse import ObjectId
 from gateway.registry.records import (
     KEY,
@@ -48,27 +51,6 @@ from gateway.registry.records import (
     key_document,
     rfc3339,
 )
-from gateway.registry.values import unix_s
-
-DIGESTS_MAX: Final = 16
-"""Digests that one key may list, as in its document."""
-
-_CHANGED: Final = "The key {name} has just been changed by somebody else."
-
-Audit = Callable[[str, Mapping[str, str]], None]
-"""Told of each change: what was done, and to what."""
-
-
-class AuditLog:
-    """Writes one line per change to the process log, whatever the level of the rest."""
-
-    def __init__(self) -> None:
-        self._log = logging.getLogger("gateway.audit")
-        self._log.setLevel(logging.INFO)
-
-    def __call__(self, action: str, facts: Mapping[str, str]) -> None:
-        """Write the line."""
-        self._log.info("admin %s %s", action, " ".join(f"{name}={value}" for name, value in facts.items() if value))
 
 
 class _Found(NamedTuple):
@@ -118,7 +100,7 @@ class AdminKeys:
         if document is None and record is not None:
             return _unread_view(record)
         if document is None:
-            raise _no_key(name)
+            raise no_key(name)
         return self._view(document, record)
 
     def revocations(self) -> list[RevocationView]:
@@ -130,7 +112,7 @@ class AdminKeys:
         """The keys of the API that are not revoked as YAML documents, without digests that have expired."""
         documents = []
         for _, key in sorted(self._overlay.keys.items()):
-            document = _without_expired(key.record.document, wall())
+            document = without_expired(key.record.document, wall())
             if key.record.revoked_at is None and document["spec"]["digests"]:
                 documents.append(document)
         return yaml.safe_dump_all(documents, sort_keys=False, explicit_start=True) if documents else ""
@@ -142,9 +124,9 @@ class AdminKeys:
         key = generate_key()
         digest = key_digest(key)
         name = new.name or f"{new.tenant[:50]}-{digest.hex()[:8]}"
-        entry = digest_entry(digest, _future(new.expires_at))
+        entry = digest_entry(digest, in_future(new.expires_at))
         document = key_document(name, new.tenant, [entry], new.scenarios, new.limits)
-        self._check(document)
+        check_key(document, self._registry.snapshot)
         if self._in_files(name):
             raise Conflict(f"The key {name} is in the registry's files.")
         record = KeyRecord(document=document, revision=1, created_at=wall())
@@ -161,10 +143,10 @@ class AdminKeys:
             raise Conflict(f"The key {name} is revoked.")
         key = generate_key()
         digest, now = key_digest(key), wall()
-        document = _rotated(record.document, digest_entry(digest, _future(rotation.expires_at)), now, rotation.grace)
-        self._check(document)
+        document = rotated(record.document, digest_entry(digest, in_future(rotation.expires_at)), now, rotation.grace)
+        check_key(document, self._registry.snapshot)
         fresh = msgspec.structs.replace(record, document=document, revision=record.revision + 1)
-        await self._write([Change(raw, fresh)], _CHANGED.format(name=name))
+        await self._write([Change(raw, fresh)], CHANGED.format(name=name))
         facts = {"tenant": document["spec"]["tenant"], "key": name, "sha256": digest.hex()}
         self._audit("key.rotate", facts | {"grace_s": f"{rotation.grace:g}"})
         return self._made(name, key, digest)
@@ -188,7 +170,7 @@ class AdminKeys:
         digests = [Revocation(sha256=each, revoked_at=now, key=name, tenant=tenant) for each in record.digests]
         known = self._store.overlay.records
         changes = [Change(raw, revoked), *(Change(None, each) for each in digests if each.id not in known)]
-        await self._write(changes, _CHANGED.format(name=name))
+        await self._write(changes, CHANGED.format(name=name))
         self._audit("key.revoke", {"tenant": tenant, "key": name, "sha256": ",".join(record.digests)})
 
     async def revoke_digest(self, sha256: str) -> RevocationView:
@@ -224,7 +206,7 @@ class AdminKeys:
         if raw is None and self._in_files(name):
             raise Conflict(f"The key {name} is in the registry's files: change it there, or revoke its digest.")
         if raw is None:
-            raise _no_key(name)
+            raise no_key(name)
         try:
             record = decode(raw)
         except Unreadable:
@@ -252,17 +234,6 @@ class AdminKeys:
             raise _unavailable(error, "The change may have been made: look before you repeat it.") from None
         except RedisFailure as error:
             raise _unavailable(error, "Nothing was changed.") from None
-
-    def _check(self, document: dict[str, Any]) -> None:
-        """Raise InvalidRequest for a document that would be refused, or that names what is not there."""
-        checked, errors = validate(ApiKeyDocument, document)
-        if checked is not None:
-            try:
-                compile_key(checked, scope_of(self._registry.snapshot))
-            except FieldErrors as error:
-                errors = list(error.errors)
-        for field, reason in errors:
-            raise InvalidRequest(f"`{_own_name(field)}` {reason}.", param=_own_name(field))
 
     def _made(self, name: str, key: str, digest: bytes) -> MadeKey:
         details = self.get(name)
@@ -307,16 +278,13 @@ class AdminKeys:
         )
 
     def _state(self, document: ApiKeyDocument, record: KeyRecord | None) -> KeyState:
-        spec, tenant = document.spec, self._registry.snapshot.tenants.get(document.spec.tenant)
-        left = [each for each in spec.digests if bytes.fromhex(each.sha256) not in self._overlay.revoked]
-        if not left or (record is not None and record.revoked_at is not None):
-            return "revoked"
-        if tenant is None:
-            return "unresolved"
-        if spec.disabled or tenant.disabled:
-            return "disabled"
-        live = any(each.expires_at is None or each.expires_at > wall() for each in left)
-        return "live" if live else "expired"
+        ended = record is not None and record.revoked_at is not None
+        revoked = self._overlay.revoked
+        return state_of(
+            document.spec,
+            self._registry.snapshot,
+            revoked=lambda sha256: ended or bytes.fromhex(sha256) in revoked,
+        )
 
 
 def _unread_view(record: KeyRecord) -> KeyView:
@@ -332,39 +300,8 @@ def _unread_view(record: KeyRecord) -> KeyView:
     )
 
 
-def _rotated(document: Mapping[str, Any], fresh: Mapping[str, str], now: float, grace_s: float) -> dict[str, Any]:
-    """The document with a further digest; those in use end after the grace, those that have ended are dropped."""
-    limit = rfc3339(now + grace_s)
-    in_use = _without_expired(document, now)["spec"]["digests"]
-    if len(in_use) >= DIGESTS_MAX:
-        raise Conflict(f"The key has {DIGESTS_MAX} digests that still work: wait for the end of a grace.")
-    ending = [each | {"expiresAt": min(each.get("expiresAt", limit), limit, key=unix_s)} for each in in_use]
-    return {**document, "spec": {**document["spec"], "digests": [*(ending if grace_s > 0 else []), dict(fresh)]}}
-
-
-def _without_expired(document: Mapping[str, Any], now: float) -> dict[str, Any]:
-    spec = document["spec"]
-    digests = [each for each in spec["digests"] if "expiresAt" not in each or unix_s(each["expiresAt"]) > now]
-    return {**document, "spec": {**spec, "digests": digests}}
-
-
-def _future(moment_s: float | None) -> float | None:
-    if moment_s is not None and moment_s <= wall():
-        raise InvalidRequest("`expiresAt` must be in the future.", param="expiresAt")
-    return moment_s
-
-
-def _own_name(field: str) -> str:
-    """The name of a document's field as the API's bodies have it."""
-    return field.removeprefix("metadata.").removeprefix("spec.")
-
-
 def _revocation_view(each: Revocation) -> RevocationView:
     return RevocationView(sha256=each.sha256, revoked_at=rfc3339(each.revoked_at), key=each.key, tenant=each.tenant)
-
-
-def _no_key(name: str) -> GatewayError:
-    return NotFound(f"There is no key {name[:253]}.", code="key_not_found")
 
 
 def _unavailable(error: RedisFailure, advice: str) -> StoreUnavailable:

@@ -10,8 +10,8 @@ import functools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from gateway.app.admin_keys import Audit
 from gateway.app.admin_schemas import LevelView, UsageRow, usd
+from gateway.app.key_operations import Audit
 from gateway.app.source import RegistryWatch
 from gateway.errors import NotFound, RedisFailure, RedisUnanswered, StoreUnavailable
 from gateway.limits.binding import key_limits, tenant_limits

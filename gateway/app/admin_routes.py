@@ -12,9 +12,9 @@ from gateway.app import admin_schemas as schemas
 from gateway.app.admin_autoscaling import add_autoscaling
 from gateway.app.admin_cache import AdminCache
 from gateway.app.admin_gate import PREFIX
-from gateway.app.admin_keys import AdminKeys, AuditLog
 from gateway.app.admin_limits import AdminLimits, no_tenant
 from gateway.app.admin_rollouts import RolloutList, rollout_list
+from gateway.app.key_operations import AuditLog, KeyOperations
 from gateway.app.source import RegistryWatch
 from gateway.edge.schemas import ErrorBody
 from gateway.model import Limit, Snapshot, Tenant
@@ -31,7 +31,7 @@ def admin_router(admin: Administration) -> APIRouter:
     bearer = HTTPBearer(scheme_name="admin", auto_error=False, description="The token of the admin API.")
     router = APIRouter(prefix=ROOT, dependencies=[Depends(bearer)], responses=_ERRORS)
     audit = AuditLog()
-    keys = AdminKeys(admin.registry, admin.sync, audit, keys_max=admin.keys_max)
+    keys = admin.key_operations(audit)
     limits = AdminLimits(admin.registry, admin.lane, audit, rows_max=admin.usage_rows_max)
     _add_tenants(router, admin.registry)
     add_autoscaling(router, admin.registry, admin.fleet)
@@ -54,7 +54,7 @@ _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     403: _error("The read-only token, for a change."),
     404: _error("No such object."),
     409: _error("The object is another one's, or is not as the change needs it."),
-    503: _error("Redis is not there; see `retry-after`."),
+    503: _error("Redis, or the Kubernetes API, is not there; see `retry-after`."),
     "default": _error("Any other refusal."),  # so that no 422 is described, which is never answered
 }
 _Day = datetime.date | None
@@ -100,7 +100,7 @@ def _add_limits(router: APIRouter, limits: AdminLimits) -> None:
         return schemas.UsageList(usage=await limits.usage(tenant, first, last))
 
 
-def _add_keys(router: APIRouter, keys: AdminKeys) -> None:
+def _add_keys(router: APIRouter, keys: KeyOperations) -> None:
     @router.get("/keys", tags=["keys"], summary="Keys")
     def all_keys(  # no coroutine: in a thread, as there may be many
         tenant: Annotated[str | None, Query(description="Those of one tenant only.")] = None,
@@ -125,7 +125,7 @@ def _add_keys(router: APIRouter, keys: AdminKeys) -> None:
         return keys.get(name)
 
 
-def _add_changes(router: APIRouter, keys: AdminKeys) -> None:
+def _add_changes(router: APIRouter, keys: KeyOperations) -> None:
     @router.post("/keys", tags=["keys"], summary="Make a key", status_code=201)
     async def create(new: schemas.NewKey) -> schemas.MadeKey:
         """Make a key. The answer is the only place where it is shown."""
@@ -142,7 +142,7 @@ def _add_changes(router: APIRouter, keys: AdminKeys) -> None:
         return await keys.revoke(name)
 
 
-def _add_revocations(router: APIRouter, keys: AdminKeys) -> None:
+def _add_revocations(router: APIRouter, keys: KeyOperations) -> None:
     @router.get("/revocations", tags=["keys"], summary="Revocations")
     def revocations() -> schemas.RevocationList:
         """Every digest that was revoked."""

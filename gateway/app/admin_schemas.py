@@ -63,7 +63,10 @@ class KeyView(Model):
 
     name: str
     tenant: str
-    source: Literal["files", "api"] = Field(description="Where it is kept; only keys of the API can be changed by it.")
+    source: Literal["files", "api", "cluster"] = Field(
+        description="Who made it: the registry's files, this API, or somebody in the cluster. Only keys of the API can"
+        " be changed by it."
+    )
     state: KeyState = Field(description="unresolved: its tenant is missing, or another version wrote it.")
     digests: list[DigestView]
     scenarios: list[str] | None = None

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -26,7 +26,9 @@ from gateway.settings.sources import kubernetes_service
 
 if TYPE_CHECKING:
     from gateway.kube.client import KubeClient
-    from gateway.registry.cluster import ClusterRegistry
+    from gateway.registry.cluster import ClusterRegistry, View
+    from gateway.registry.parse import ObjectId
+    from gateway.registry.resources import Parsed
 
 SCHEMA_S: Final = 3600.0
 """How often the definitions in the cluster are looked at, which change with an upgrade of their chart only."""
@@ -46,6 +48,9 @@ class ClusterWatch(RegistryWatch):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._registry: ClusterRegistry | None = None
+        self.namespace = settings.registry_namespace or ""
+        self.client: KubeClient | None = None  # while a worker watches
+        self.parsed: Mapping[ObjectId, Parsed] = {}  # every resource as it was seen last
         unknown = UnknownKeys("the registry has not been read from the Kubernetes API yet")
         self.snapshot = replace(EMPTY_SNAPSHOT, keys=unknown)
 
@@ -65,27 +70,31 @@ class ClusterWatch(RegistryWatch):
         """Watch until cancelled."""
         from gateway.app.kube import kube_client  # the Kubernetes client is needed in this mode only
 
-        client = await asyncio.to_thread(kube_client, self._settings)
+        self.client = client = await asyncio.to_thread(kube_client, self._settings)
         try:
             await self._watch(client)
         finally:
+            self.client = None
             client.close()
 
     async def _watch(self, client: KubeClient) -> None:
         from gateway.app.kube import watch_options
-        from gateway.registry.cluster import ClusterRegistry
+        from gateway.registry.cluster import ClusterRegistry, Listener
         from gateway.registry.statuswriter import StatusWriter
 
         settings = self._settings
-        namespace = settings.registry_namespace or ""
-        writer = StatusWriter(client, namespace, identity(settings), settings.registry_status_writes)
+        writer = StatusWriter(client, self.namespace, identity(settings), settings.registry_status_writes)
+
+        def show(view: View) -> None:
+            self.parsed = view.parsed
+            writer.show(view)
+
         self._registry = ClusterRegistry(
             client,
-            namespace,
+            self.namespace,
             watch_options(settings),
-            on_load=self._reloaded,
-            on_seen=self._seen_at,
-            on_view=writer.show,
+            Listener(on_load=self._reloaded, on_seen=self._seen_at, on_view=show),
+            self.state,
         )
         self._registry.routing_headers = frozenset(settings.routing_headers)
         writer.start()

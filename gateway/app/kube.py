@@ -10,13 +10,17 @@ from gateway.settings import Settings
 from gateway.settings.sources import kubernetes_service
 
 
-def kube_client(settings: Settings) -> KubeClient:
-    """Return a client. Raises SettingsInvalid where there is no usable address or credential."""
+def kube_client(settings: Settings, *, kubectl: bool = False) -> KubeClient:
+    """Return a client. Raises SettingsInvalid where there is no usable address or credential.
+
+    ``kubectl``: for a person at a shell, who may mean the file that kubectl uses.
+    """
     access = Access(
         kubeconfig=settings.kubernetes_config,
         context=settings.kubernetes_context,
         service=kubernetes_service(),
         credentials=settings.kubernetes_credentials_dir,
+        kubectl=kubectl,
     )
     limits = Limits(connect_s=settings.kubernetes_connect_timeout_s, answer_s=settings.kubernetes_timeout_s)
     return KubeClient(configuration(access), limits, f"llm-gateway/{__version__}")

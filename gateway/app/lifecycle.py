@@ -75,6 +75,8 @@ class Lifecycle:
         await container.start()
         management_port = PortServer(build_management(container.metrics, container.readiness, container.admin), LIMITS)
         await management_port.open(management)
+        if self._settings.workers > 1:  # others serve: this one takes no connection before it can answer
+            await self._until(lambda: container.registry.snapshot.generation > 0 or self._finish_until != NEVER)
         limits = connection_limits(self._settings)
         self._data = PortServer(container.app, limits, container.metrics.connection_refused)
         await self._data.open(data_listener)
@@ -120,9 +122,10 @@ class Lifecycle:
             await self._pause()
 
     async def _pause(self) -> None:
-        """Sleep for a beat while serving; look often while draining, which should not take longer than it must."""
+        """Sleep for a beat while serving; look often before it and in a drain: neither should take long."""
         self._changed.clear()
-        wait_s = BEAT_S if self._finish_until == NEVER else POLL_S
+        serves = self._data is not None and self._finish_until == NEVER
+        wait_s = BEAT_S if serves else POLL_S
         try:
             await asyncio.wait_for(self._changed.wait(), wait_s)
         except TimeoutError:

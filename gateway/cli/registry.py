@@ -10,13 +10,20 @@ from typing import Annotated
 import typer
 
 from gateway import clock
+from gateway.cli.transfer import export_registry, import_registry
 
 
 def build() -> typer.Typer:
     """The commands about the registry."""
-    app = typer.Typer(name="registry", help="Check a registry, and describe its format.", no_args_is_help=True)
+    app = typer.Typer(
+        name="registry",
+        help="Check a registry, describe its format, and move it to a cluster or from one.",
+        no_args_is_help=True,
+    )
     app.command("validate")(_validate)
     app.command("schema")(_schema)
+    app.command("import")(import_registry)
+    app.command("export")(export_registry)
     return app
 
 

@@ -31,13 +31,15 @@ class Access(Frozen, frozen=True):
 
     ``kubeconfig`` wins where it is given, with ``context`` or else the file's current one. Otherwise ``service`` is
     host and port of the API server as Kubernetes tells every pod, and ``credentials`` the folder with the files
-    ``token`` and ``ca.crt`` of the service account.
+    ``token`` and ``ca.crt`` of the service account. Outside of a pod ``kubectl`` means the file that kubectl
+    would use.
     """
 
     kubeconfig: Path | None = None
     context: str | None = None
     service: tuple[str, str] | None = None
     credentials: Path | None = None
+    kubectl: bool = False
 
 
 def configuration(access: Access) -> Configuration:
@@ -47,9 +49,10 @@ def configuration(access: Access) -> Configuration:
     """
     config = Configuration()
     try:
-        if access.kubeconfig is not None:
+        if access.kubeconfig is not None or (access.kubectl and access.service is None):
+            file = None if access.kubeconfig is None else str(access.kubeconfig)
             _load: Any = load_kube_config  # it has no types
-            _load(config_file=str(access.kubeconfig), context=access.context, client_configuration=config)
+            _load(config_file=file, context=access.context, client_configuration=config)
         else:
             _load_service_account(access, config)
     except (ConfigException, OSError) as error:

@@ -13,12 +13,12 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.clock import monotonic, wall
 from gateway.errors import KubernetesFailure
 from gateway.kube.listwatch import ListWatch, Object, Objects, Resource, WatchOptions
-from gateway.model import Frozen, Problem
+from gateway.model import Frozen
 from gateway.registry.credentials import ClusterSecrets, prune_secret
 from gateway.registry.documents import Kind
 from gateway.registry.load import NOTHING_LOADED, LoadResult, LoadState, load_claims
@@ -49,26 +49,30 @@ class View(Frozen, frozen=True):
     result: LoadResult
 
 
-class ClusterRegistry:
-    """The resources of ``namespace``. ``on_load`` is called on the event loop after every load.
+class Listener(NamedTuple):
+    """Who is told. ``on_load`` is called on the event loop after every load.
 
     ``on_seen`` is called there with the monotonic seconds as of which the registry is known to be current.
     ``on_view`` is called in another thread, after each load and after each change of a status.
     """
+
+    on_load: Callable[[LoadResult], None]
+    on_seen: Callable[[float], None]
+    on_view: Callable[[View], None]
+
+
+class ClusterRegistry:
+    """The resources of ``namespace``; ``state`` is that of the last load, where there was one before."""
 
     def __init__(
         self,
         client: Client,
         namespace: str,
         options: WatchOptions,
-        *,
-        on_load: Callable[[LoadResult], None],
-        on_seen: Callable[[float], None],
-        on_view: Callable[[View], None] | None = None,
+        listener: Listener,
+        state: LoadState = NOTHING_LOADED,
     ) -> None:
-        self._on_load = on_load
-        self._on_seen = on_seen
-        self._on_view = on_view
+        self._listener = listener
         self._watches: dict[Kind, ListWatch] = {
             kind: ListWatch(client, Resource(path=collection(PLURALS[kind], namespace)), self._changed, options)
             for kind in KINDS
@@ -80,7 +84,7 @@ class ClusterRegistry:
         self._news = asyncio.Event()
         self._parsed: Mapping[ObjectId, Parsed] = MappingProxyType({})
         self._credentials: ClusterSecrets | None = None
-        self._state: LoadState = NOTHING_LOADED
+        self._state = state
         self._result: LoadResult | None = None
 
     @property
@@ -129,7 +133,7 @@ class ClusterRegistry:
         try:
             result = await asyncio.to_thread(self._load)
             if result is not None:
-                self._on_load(result)
+                self._listener.on_load(result)
         except Exception:  # noqa: BLE001  # what serves goes on serving, and the next change loads again
             _log.exception("the registry could not be loaded")
         self._note_seen()
@@ -138,7 +142,7 @@ class ClusterRegistry:
     def _note_seen(self) -> None:
         heard_at = self.heard_at
         if heard_at is not None and self._result is not None:
-            self._on_seen(heard_at)
+            self._listener.on_seen(heard_at)
 
     def _changed(self, _objects: Objects) -> None:
         """Wake the loader; called in the threads of the watches."""
@@ -162,8 +166,7 @@ class ClusterRegistry:
             self._result = load_claims(claims_of(parsed), credentials, self._state, wall(), self.routing_headers)
             self._state = self._result.state
         self._parsed, self._credentials = parsed, credentials
-        if self._on_view is not None:
-            self._on_view(View(parsed=parsed, result=self._result))
+        self._listener.on_view(View(parsed=parsed, result=self._result))
         return self._result if changed else None
 
 
@@ -175,11 +178,3 @@ def _differ(one: Mapping[ObjectId, Parsed], other: Mapping[ObjectId, Parsed]) ->
 
 def _pruned(secret: Object) -> Object:
     return dict(prune_secret(secret))
-
-
-def problems_by_object(problems: Iterable[Problem]) -> dict[str, list[Problem]]:
-    """Return the problems of each object, by ``Kind/name``."""
-    found: dict[str, list[Problem]] = {}
-    for problem in problems:
-        found.setdefault(problem.object, []).append(problem)
-    return found

@@ -19,7 +19,7 @@ PATH: Final = f"/openapi/v3/apis/{API_VERSION}"
 _KIND: Final = "x-kubernetes-group-version-kind"
 
 
-def missing_fields(document: Mapping[str, Any]) -> list[str]:
+def missing_fields(document: object) -> list[str]:
     """Return the fields, as ``Kind.spec.field``, that the installed definitions lack; [] where they are up to date."""
     installed = {kind: schema for schema in _schemas(document) for kind in _kinds(schema)}
     own = json_schemas()
@@ -31,8 +31,8 @@ def missing_fields(document: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _schemas(document: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    components = document.get("components")
+def _schemas(document: object) -> Iterator[Mapping[str, Any]]:
+    components = document.get("components") if isinstance(document, Mapping) else None
     schemas = components.get("schemas") if isinstance(components, Mapping) else None
     if isinstance(schemas, Mapping):
         yield from (schema for schema in schemas.values() if isinstance(schema, Mapping))

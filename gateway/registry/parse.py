@@ -134,6 +134,15 @@ def _candidate(name: str, source: str, index: int, value: object, *, alone: bool
     )
 
 
+def as_document(name: str, value: dict[str, Any]) -> dict[str, Any]:
+    """Return the document that a value of the file ``name``, found valid, stands for: a bare prompt's in full."""
+    bare = _BARE_PROMPT.fullmatch(name)
+    if bare is None or "apiVersion" in value or "kind" in value:
+        return value
+    _, document = _from_bare(bare, value, alone=True)
+    return document
+
+
 def _identify(value: dict[str, Any]) -> ObjectId:
     kind = value.get("kind")
     if kind not in KINDS:

@@ -33,6 +33,11 @@ class ServiceSettings(BaseSettings):
         "the name of a namespace",
         "Namespace of the custom resources and of the Secrets that they name; another one than the gateway's own.",
     )
+    registry_write_keys: bool = Field(
+        False,
+        description="Whether the admin API makes and changes keys as ApiKey resources, where the registry is in the"
+        " cluster; in folder mode keys of the API are kept in Redis.",
+    )
     registry_status_writes: int = _count(
         20, 1, 1000, "writes", "Most writes of a resource's status in a second, by the one process that writes them."
     )

@@ -41,6 +41,6 @@ def test_a_field_that_is_missing_is_named_with_its_path() -> None:
 
 def test_what_is_not_such_a_document_says_nothing() -> None:
     """A warning needs knowledge."""
-    documents: list[dict[str, Any]] = [{}, {"components": []}, {"components": {"schemas": {"x": 1, "y": {}}}}]
+    documents: list[object] = [None, [], {}, {"components": []}, {"components": {"schemas": {"x": 1, "y": {}}}}]
     for document in documents:
         assert missing_fields(document) == []
