@@ -24,6 +24,10 @@ TEMPORARY_S: Final = 300.0
 
 def keep_in_redis(document: dict[str, Any], *, replace: bool = False) -> None:
     """Write an ApiKey, as JSON values, to the Redis of the settings; ends the command where that cannot be done."""
+    from gateway.settings import Settings as Given
+
+    if Given.load().registry_source == "kubernetes":
+        fail("Keys are ApiKey resources where the registry is in the cluster, and none is read from Redis.")
 
     async def run(lane: RedisLane, settings: Settings) -> None:
         from gateway.registry.keystore import Change, Conflict, KeyStore, StoreFull

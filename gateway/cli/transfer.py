@@ -73,14 +73,12 @@ def export_registry(
     ] = None,
 ) -> None:
     """Write the registry of the cluster as clean documents; never a Secret."""
-    import yaml
-
-    from gateway.registry.transfer import cluster_document
+    from gateway.registry.transfer import as_yaml, cluster_document
 
     client, where = _connect(namespace, kubeconfig, context)
     documents = {each: cluster_document(each, resource) for each, resource in _resources(client, where).items()}
     if out is None:
-        print(yaml.safe_dump_all(documents.values(), sort_keys=False, explicit_start=True), end="")
+        print("".join(f"---\n{as_yaml(document)}" for document in documents.values()), end="")
         return
     written = sum(_write(out, object_id, document) for object_id, document in documents.items())
     print(f"{written} written, {len(documents) - written} as they were, in {out}")
@@ -163,12 +161,11 @@ def _apply(client: KubeClient, namespace: str, each: Difference, *, dry_run: boo
 
 def _write(folder: Path, object_id: ObjectId, document: Document) -> bool:
     """Write one file where it does not hold just that already."""
-    import yaml
-
     from gateway.registry.resources import PLURALS
+    from gateway.registry.transfer import as_yaml
 
     path = folder / PLURALS[object_id.kind] / f"{object_id.name}.yaml"
-    text = yaml.safe_dump(document, sort_keys=False)
+    text = as_yaml(document)
     try:
         if path.is_file() and path.read_text(encoding="utf-8") == text:
             return False

@@ -73,7 +73,7 @@ class Lease:
         held = self._client.get(f"{self._path}/{LEASE_NAME}")
         if held["spec"].get("holderIdentity") == self._identity:
             self._renewed_at = None
-            spec = {**held["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}
+            spec = {name: value for name, value in held["spec"].items() if name != "holderIdentity"}
             self._client.request("PUT", f"{self._path}/{LEASE_NAME}", None, {**held, "spec": spec})
 
     def _belongs_to_other(self, spec: dict[str, Any], now: float) -> bool:

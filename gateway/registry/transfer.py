@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import yaml
+
 from gateway.registry.files import list_folder, read_file
 from gateway.registry.parse import KINDS, ObjectId, as_document
 from gateway.registry.resources import Resource, document_of
@@ -19,6 +21,9 @@ Document = dict[str, Any]
 
 _TOOLS: Final = ("app.kubernetes.io/managed-by", "helm.sh/", "kustomize.toolkit.fluxcd.io/", "argocd.argoproj.io/")
 """Labels by which tools know what is theirs; a copy of the document is not."""
+
+
+_NUMBER_STARTS: Final = frozenset("+-.0123456789")
 
 
 class Difference(NamedTuple):
@@ -81,6 +86,28 @@ def _paths(one: object, other: object, path: str) -> Iterator[str]:
             yield from _paths(one.get(name, _Missing), other.get(name, _Missing), f"{path}.{name}")
     elif one != other or type(one) is not type(other):
         yield path
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes as a person would: texts of several lines as such."""
+
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002  # whatever it is
+        """Never write a reference: it would not be read."""
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    """Quote what starts like a number: YAML 1.2, as it is read here, has other numbers than PyYAML knows."""
+    style = "|" if "\n" in value else '"' if value[:1] in _NUMBER_STARTS else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def as_yaml(document: Document) -> str:
+    """Return a document as the registry reads it."""
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
 
 
 class _Missing:

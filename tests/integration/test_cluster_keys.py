@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -131,6 +134,16 @@ def test_what_somebody_else_made_is_not_changed(tmp_path: Path) -> None:
         wrong = admin(gateway, "keys", {"tenant": "nobody"})
         assert (wrong.status, wrong.json()["error"]["param"]) == (400, "tenant")
         assert admin(gateway, "keys/nothing/rotate", {}).status == 404
+
+
+def test_no_key_is_left_where_nobody_reads_it() -> None:
+    """The command that stores a key in Redis refuses where the registry is in the cluster."""
+    env = {**os.environ, "LLM_GATEWAY_REGISTRY_SOURCE": "kubernetes", "LLM_GATEWAY_REDIS_URL": "redis://127.0.0.1:1"}
+    command = [sys.executable, "-m", "gateway.cli", "keys", "create", "--tenant", "acme", "--redis"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "Keys are ApiKey resources" in done.stderr
+    assert "lgw_" not in done.stdout
 
 
 def test_a_gateway_that_may_not_write_says_so(tmp_path: Path) -> None:

@@ -101,6 +101,9 @@ def test_export_writes_clean_documents_and_only_those_that_differ(tmp_path: Path
         main["metadata"]["labels"] = {"team": "llm", "app.kubernetes.io/managed-by": "Helm"}
         kube.put_all([main, scenario("chat", "main"), tenant("other")])
         kube.put({**tenant(), "metadata": {"name": "acme", "annotations": {"kubectl.kubernetes.io/x": "{}"}}})
+        kube.put(
+            document("Prompt", "hello.v1", {"template": "Be kind.\nBe brief: {{{text}}}\n", "inputVars": ["text"]})
+        )
         exported = person.run("export", "--namespace", "registry", "--out", "back")
         assert exported.returncode == 0, exported.stderr
         back = load_folder(tmp_path / "back", AnySecret(cluster=True), None, 1.0)
@@ -109,8 +112,9 @@ def test_export_writes_clean_documents_and_only_those_that_differ(tmp_path: Path
         written = yaml.safe_load((tmp_path / "back/backends/main.yaml").read_text())
         assert written == {**main, "metadata": {"name": "main", "labels": {"team": "llm"}}}
         assert "metadata:\n  name: acme\n" in (tmp_path / "back/tenants/acme.yaml").read_text()
+        assert "template: |\n    Be kind.\n" in (tmp_path / "back/prompts/hello.v1.yaml").read_text()
         again = person.run("export", "--namespace", "registry", "--out", "back")
-        assert "0 written, 4 as they were" in again.stdout
+        assert "0 written, 5 as they were" in again.stdout
         printed = person.run("export", "--namespace", "registry").stdout
         assert next(each["kind"] for each in yaml.safe_load_all(printed)) == "Backend"
 
