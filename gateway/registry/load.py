@@ -208,6 +208,8 @@ class _Load:
         """Decide what serves for one object: its candidate, its last good version, or nothing."""
         candidate = self._claimed.winners.get(object_id)
         before = self._before.live.get(object_id)
+        if candidate is not None and before is not None and candidate.uid != before.candidate.uid:
+            before = None  # deleted and made anew: nothing of the one before is left
         if candidate is not None:
             self.problems += candidate.problems
             if candidate.document is not None:

@@ -55,6 +55,7 @@ class Candidate(Frozen, frozen=True):
     references: tuple[Reference, ...] = ()  # of a document that is wrong on its own: what it would need
     problems: tuple[Problem, ...] = ()
     created: int | None = None  # Unix seconds, where the source says when the object was made
+    uid: str = ""  # of a resource; another one under the same name is another object
 
 
 class ParsedFile(Frozen, frozen=True):

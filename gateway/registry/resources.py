@@ -91,6 +91,7 @@ def _candidate(kind: Kind, resource: Resource) -> Candidate:
         references=() if document is not None else tuple(references(kind, value.get("spec"))),
         problems=tuple(Problem(source=source, object=str(object_id), field=field, reason=why) for field, why in errors),
         created=_created(metadata),
+        uid=str(metadata.get("uid", "")),
     )
 
 

@@ -118,6 +118,21 @@ def test_a_change_of_a_status_or_of_labels_parses_nothing_anew() -> None:
     assert cluster.parsed[ObjectId("Backend", "b")].candidate is not before
 
 
+def test_an_object_that_was_made_anew_is_another_one() -> None:
+    """A prompt that is deleted and made again may say something else; the old one does not go on serving."""
+    cluster = Cluster()
+    cluster.put("Prompt", "p.v1", {"template": "One."})
+    cluster.load()
+    cluster.put("Prompt", "p.v1", {"template": "Two."})
+    assert [each.field for each in cluster.load().problems] == [""], "a version stays as it is"
+    cluster.put("Prompt", "p.v1", {"template": "Two."}, uid="another")
+    assert cluster.load().problems == ()
+    cluster.put("Prompt", "p.v1", {"templates": "Two."}, uid="a third")
+    result = cluster.load()
+    assert result.problems
+    assert ObjectId("Prompt", "p.v1") not in result.state.live
+
+
 def test_what_servers_and_tools_add_is_no_reason_to_refuse() -> None:
     """Finalizers, owners, annotations of kubectl; but a key beside spec that nobody knows is."""
     cluster = Cluster()
