@@ -8,8 +8,8 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from gateway.app.admin_keys import Audit
 from gateway.app.admin_limits import no_tenant, unavailable
+from gateway.app.key_operations import Audit
 from gateway.app.source import RegistryWatch
 from gateway.cache import CacheScripts, load_scripts, purge
 from gateway.errors import NotFound, RedisFailure, RedisUnanswered, StoreUnavailable
