@@ -152,6 +152,10 @@ def _standard(schema: Any) -> Any:
     standard = {key: _standard(value) for key, value in schema.items() if not key.startswith("x-kubernetes-")}
     if schema.get("x-kubernetes-int-or-string"):
         standard["type"] = ["integer", "string"]
+    for bound in ("minimum", "maximum"):
+        exclusive = f"exclusive{bound.capitalize()}"  # a flag there, a bound here
+        if standard.get(exclusive) is True:
+            standard[exclusive] = standard.pop(bound)
     return standard
 
 
