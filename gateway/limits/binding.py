@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from gateway.limits.text import level_head
 from gateway.limits.windows import is_budget
 from gateway.limits.wire import BoundLimit, LimitSet, worst_of
 from gateway.model import ApiKey, Limit, Principal, Scenario, Tenant
@@ -69,6 +70,7 @@ class Bound:
         "key",
         "kind",
         "limits",
+        "lines",
         "needs_price",
         "scenario",
         "seen_keys",
@@ -101,6 +103,15 @@ class Bound:
         self._shown: AdmitReply | None = None  # in the cells
         self.standing: Standing | None = None
         self.shown = tuple((unit, places) for unit in _SHOWN_UNITS if (places := _places_of(unit, limits)))
+        # The same as header lines: for each unit its places, the text before what is left (by place), and after it.
+        self.lines = tuple(
+            (
+                places,
+                {place: level_head(unit, self.kind.capacities[place]) for place in places},
+                f"\r\nx-ratelimit-reset-{unit}: ",
+            )
+            for unit, places in self.shown
+        )
 
     def show(self, reply: AdmitReply) -> None:
         """Have the metrics show these levels."""

@@ -16,6 +16,7 @@ import msgspec
 
 from gateway.limits.wire import (
     COUNT_MAX,
+    LEASE_CHARS,
     AdmitCall,
     AdmitReply,
     BoundLimit,
@@ -30,12 +31,11 @@ from gateway.limits.wire import (
     SettleOutcome,
     SettleReply,
     VoidOutcome,
-    count,
     levels_of,
 )
 from gateway.model import Usage
 from gateway.redis import names
-from gateway.redis.script import ScriptCall
+from gateway.redis.script import ScriptCall, script_call
 
 _DAY_S: Final = 86_400
 
@@ -48,12 +48,13 @@ def encode_admit(call: AdmitCall, options: ScriptOptions) -> Invocation:
 
 def pack_admit(call: AdmitCall, options: ScriptOptions) -> ScriptCall:
     """What ``encode_admit`` gives, packed at once: what is the same for each call of a kind is ready-made."""
-    kind = call.kind
-    record, arguments = kind.record(call.lease_id), admit_arguments(call, options)
-    sizes = f"${len(record)}\r\n", f"${len(arguments)}\r\n"
-    head, tail = kind.admit_ends
-    packed = b"".join((head, sizes[0].encode(), record, tail, sizes[1].encode(), arguments, b"\r\n"))
-    return ScriptCall(4 + len(kind.slots), packed, kind.levels)
+    kind, lease_id = call.kind, call.lease_id
+    if len(lease_id) != LEASE_CHARS:
+        return script_call(*encode_admit(call, options))
+    arguments = admit_arguments(call, options)
+    size = f"${len(arguments)}\r\n".encode()
+    packed = b"".join((kind.admit_head, lease_id.encode(), kind.admit_tail, size, arguments, b"\r\n"))
+    return ScriptCall(kind.admit_parts, packed, kind.levels)
 
 
 def admit_arguments(call: AdmitCall, options: ScriptOptions) -> bytes:
@@ -72,11 +73,11 @@ def admit_arguments(call: AdmitCall, options: ScriptOptions) -> bytes:
             call.backend,
             call.text_bytes,
             call.input_upper,
-            -1 if cap is None else count(cap),
+            -1 if cap is None else cap if cap < COUNT_MAX else COUNT_MAX,
             worst if cap is None or worst < cap else cap,
             call.choices if call.choices > 1 else 1,
-            count(input_price),
-            count(output_price),
+            input_price if input_price < COUNT_MAX else COUNT_MAX,
+            output_price if output_price < COUNT_MAX else COUNT_MAX,
         )
     )
 

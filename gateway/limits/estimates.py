@@ -12,6 +12,7 @@ It does not guess what a call will probably use: that is learned where the level
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from gateway.dialects.openai.images import find_images
 from gateway.model import Backend, ChatRequest, Frozen, Price
@@ -27,7 +28,7 @@ class InputConstants(Frozen, frozen=True):
     per_image: int = 2000
 
 
-class InputSize(Frozen, frozen=True):
+class InputSize(NamedTuple):
     """What a request brings: bytes of text (images left out), and the most tokens that can be made of all of it."""
 
     text_bytes: int
@@ -36,12 +37,14 @@ class InputSize(Frozen, frozen=True):
 
 def measure_input(request: ChatRequest, constants: InputConstants) -> InputSize:
     """The input of a call as it will be sent. Costs one pass over the messages."""
-    total = sum(map(len, request.fields.values()))
-    messages = bytes(request.fields.get("messages", b""))
+    fields = request.fields
+    text_bytes = sum(map(len, fields.values()))
+    messages = bytes(fields.get("messages", b""))
     images, data_bytes = find_images(messages)
-    text_bytes = total - data_bytes + images * constants.per_image
+    if images:
+        text_bytes += images * constants.per_image - data_bytes
     upper = text_bytes + (messages.count(b'"role"') + 1) * constants.per_message
-    return InputSize(text_bytes=text_bytes, upper_tokens=min(upper, INPUT_UPPER_MAX))
+    return InputSize(text_bytes, upper if upper < INPUT_UPPER_MAX else INPUT_UPPER_MAX)
 
 
 def worst_output(attempts: Sequence[Backend]) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.limits.text import DEGRADED, DEGRADED_LINES, Headers, level_headers, level_lines
+from gateway.limits.text import DEGRADED, DEGRADED_LINES, Headers, duration, level_headers
 from gateway.limits.wire import worst_of
 from gateway.model import Frozen, Usage
 
@@ -162,22 +162,25 @@ class AdmittedLease(CountedLease):
 def headers_of(bound: Bound, reply: AdmitReply) -> Headers:
     """What is left, from the tightest limit of each unit."""
     fields: Headers = ()
+    remaining = reply.remaining
     for unit, places in bound.shown:
-        fields += level_headers(unit, *_tightest(bound, reply, places))
+        place = min(places, key=remaining.__getitem__)
+        capacity, left = bound.kind.capacities[place], remaining[place]
+        fields += level_headers(unit, capacity, left if left > 0 else 0, reply.reset_ms[place])
     return fields
 
 
 def lines_of(bound: Bound, reply: AdmitReply) -> bytes:
-    """The same as header lines."""
-    lines = ""
-    for unit, places in bound.shown:
-        lines += level_lines(unit, *_tightest(bound, reply, places))
-    return lines.encode()
-
-
-def _tightest(bound: Bound, reply: AdmitReply, places: tuple[int, ...]) -> tuple[int, int, int]:
-    """Limit, remaining and reset in milliseconds of that of these limits of which least is left."""
-    remaining = reply.remaining
-    place = places[0] if len(places) == 1 else min(places, key=remaining.__getitem__)
-    left = remaining[place]
-    return bound.kind.capacities[place], left if left > 0 else 0, reply.reset_ms[place]
+    """The same as header lines: in one piece and without further calls, since every answer has them."""
+    remaining, reset_ms = reply.remaining, reply.reset_ms
+    text = ""
+    for places, heads, middle in bound.lines:
+        tightest = places[0]
+        left = remaining[tightest]
+        for place in places:
+            if remaining[place] < left:
+                tightest, left = place, remaining[place]
+        reset = reset_ms[tightest]
+        until = f"{reset}ms" if reset < 1000 else duration(reset)
+        text += f"{heads[tightest]}{left if left > 0 else 0}{middle}{until}\r\n"
+    return text.encode()

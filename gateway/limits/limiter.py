@@ -116,10 +116,11 @@ class Limiter:
         call = self._call_of(bound, plan, request)
         if lane is None or script is None or not lane.available:
             return self._without_redis(bound, call)
-        if bound.goes_on_alone and self.shared.is_behind(bound.tenant):
+        shared = self.shared
+        if bound.goes_on_alone and bound.tenant in shared.behind:
             return self._without_redis(bound, call)
-        if self.shared.seen.lost:
-            self.shared.restore(bound.tenant)
+        if shared.seen.lost:
+            shared.restore(bound.tenant)
         packed = pack_admit(call, self._options.scripts)
         try:
             reply = decode_admit(call, await lane.call(script, packed))
@@ -141,17 +142,22 @@ class Limiter:
 
     def _call_of(self, bound: Bound, plan: Plan, request: ChatRequest) -> AdmitCall:
         attempts, answers = plan.attempts, request.answers
-        size = measure_input(request, self._options.inputs)
+        first = attempts[0]
+        alone = len(attempts) == 1
+        text_bytes, input_upper = measure_input(request, self._options.inputs)
+        if answers > 1:
+            text_bytes, input_upper = text_bytes * answers, min(input_upper * answers, INPUT_UPPER_MAX)
+        self._count += 1
         return AdmitCall(
-            lease_id=self._lease_id(),
+            lease_id=f"{self._prefix}{self._count:010x}",
             kind=bound.kind,
             scenario=bound.scenario,
-            backend=attempts[0].name,
-            text_bytes=size.text_bytes * answers,
-            input_upper=min(size.upper_tokens * answers, INPUT_UPPER_MAX),
+            backend=first.name,
+            text_bytes=text_bytes,
+            input_upper=input_upper,
             output_cap=request.max_output_tokens,
-            worst_output=worst_output(attempts),
-            price=dearest(attempts) or _FREE,
+            worst_output=first.max_output_tokens if alone else worst_output(attempts),
+            price=(first.price if alone else dearest(attempts)) or _FREE,
             choices=request.choices * answers,
             answers=answers,
         )
@@ -164,7 +170,7 @@ class Limiter:
 
     def _lease_id(self) -> str:
         self._count += 1
-        return f"{self._prefix}{self._count:x}"
+        return f"{self._prefix}{self._count:010x}"  # of LEASE_CHARS
 
     def _renamed(self, call: AdmitCall) -> AdmitCall:
         return msgspec.structs.replace(call, lease_id=self._lease_id())

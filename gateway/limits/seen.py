@@ -61,7 +61,7 @@ class SeenLevels:
     def __init__(self) -> None:
         self._levels: dict[tuple[str, str], SeenLevel] = {}
         self._fresh: dict[Bound, tuple[float, AdmitReply]] = {}  # newer than ``_levels``
-        self._epochs: dict[str, str] = {}
+        self.epochs: dict[str, str] = {}  # by tenant, as last heard of
         self.lost: dict[str, dict[str, SeenLevel]] = {}  # by tenant and limit: what waits to be restored
 
     def remember(self, bound: Bound, reply: AdmitReply, at_s: float) -> None:
@@ -93,13 +93,9 @@ class SeenLevels:
         found = self._levels.get(key)
         return None if found is None else Seen(found.level.remaining, found.at_s)
 
-    def knows(self, tenant: str, epoch: str) -> bool:
-        """Whether this is the tenant's epoch as far as known."""
-        return self._epochs.get(tenant) == epoch
-
     def epoch(self, tenant: str, epoch: str) -> bool:
         """A server answered with this epoch (empty: it has no levels); True where the tenant's levels were lost."""
-        epochs = self._epochs
+        epochs = self.epochs
         before = epochs.get(tenant, "")
         if before == epoch:
             return False
@@ -118,9 +114,9 @@ class SeenLevels:
     def restored(self, tenant: str, epoch: str) -> None:
         """The levels of a tenant are those of this epoch now, and nothing of them waits."""
         if epoch:
-            self._epochs[tenant] = epoch
+            self.epochs[tenant] = epoch
         else:
-            self._epochs.pop(tenant, None)
+            self.epochs.pop(tenant, None)
 
     def doubt(self) -> None:
         """Whatever the server knows of any tenant may be older than what was seen."""

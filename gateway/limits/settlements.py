@@ -106,16 +106,12 @@ class Settlements:
         self._count = 0  # calls that the entries in ``_waiting`` tell of
         self._ending: dict[LimitSet, _Entry] = {}  # of this turn of the loop
         self._sent: dict[asyncio.Future[Any], _Entry] = {}
-        self._untold: dict[str, int] = {}  # by tenant
+        self.behind: dict[str, int] = {}  # by tenant: how many entries wait that the server cannot have had
 
     @property
     def waiting(self) -> int:
         """How many ends and undone admissions wait for Redis to be back."""
         return self._count
-
-    def is_behind(self, tenant: str) -> bool:
-        """Whether there are ends of a tenant's calls that Redis is yet to be told of."""
-        return tenant in self._untold
 
     def settle(self, call: SettleCall) -> None:
         """A call has ended."""
@@ -220,7 +216,7 @@ class Settlements:
         if is_untold and not entry.void:
             entry.is_untold = True
             tenant = entry.kind.tenant
-            self._untold[tenant] = self._untold.get(tenant, 0) + 1
+            self.behind[tenant] = self.behind.get(tenant, 0) + 1
 
     def _next(self) -> _Entry:
         """Take the first entry that waits."""
@@ -229,9 +225,9 @@ class Settlements:
         if entry.is_untold:
             entry.is_untold = False
             tenant = entry.kind.tenant
-            self._untold[tenant] -= 1
-            if not self._untold[tenant]:
-                del self._untold[tenant]
+            self.behind[tenant] -= 1
+            if not self.behind[tenant]:
+                del self.behind[tenant]
         return entry
 
     def _give_up_old(self) -> None:

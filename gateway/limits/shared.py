@@ -24,6 +24,8 @@ from gateway.limits.settlements import LaneLike, Settlements
 from gateway.limits.slots import RENEWALS, Slots
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from gateway.limits.binding import Bound
     from gateway.limits.limiter import LimitOptions, Observer
     from gateway.limits.scripts import LimitScripts
@@ -58,11 +60,13 @@ class Shared:
         self._is_available = True
         self._renew_due = 0.0
         self._settlements: Settlements | None = None
+        self.behind: Container[str] = ()  # tenants of whose calls that were let in without Redis it is yet to be told
         if lane is not None:
             assert scripts is not None, "a lane needs the scripts that it runs"
             self._settlements = Settlements(
                 lane, (scripts, options.scripts), options.queue, self._epoch, observer.leases_lost
             )
+            self.behind = self._settlements.behind
             lane.on_change(self._changed)
             lane.on_loss(self._may_have_lost)
 
@@ -78,14 +82,10 @@ class Shared:
         if self._settlements is not None:
             self._settlements.void(call.kind, call.lease_id)
 
-    def is_behind(self, tenant: str) -> bool:
-        """Whether Redis is yet to be told of calls of a tenant that were let in without it."""
-        return self._settlements is not None and self._settlements.is_behind(tenant)
-
     def heard(self, bound: Bound, reply: AdmitReply) -> None:
         """An admission was answered."""
         seen = self.seen
-        if not seen.knows(bound.tenant, reply.epoch):
+        if seen.epochs.get(bound.tenant) != reply.epoch:
             self._epoch(bound.tenant, reply.epoch)
         seen.remember(bound, reply, wall())
         if reply.expired:

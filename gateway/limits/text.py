@@ -56,13 +56,9 @@ def level_headers(unit: str, limit: int, remaining: int, reset_ms: int) -> Heade
     )
 
 
-def level_lines(unit: str, limit: int, remaining: int, reset_ms: int) -> str:
-    """The same three fields as header lines."""
-    return (
-        f"x-ratelimit-limit-{unit}: {limit}\r\n"
-        f"x-ratelimit-remaining-{unit}: {remaining}\r\n"
-        f"x-ratelimit-reset-{unit}: {duration(reset_ms)}\r\n"
-    )
+def level_head(unit: str, limit: int) -> str:
+    """The same three fields as header lines, up to what remains: what is the same in every answer."""
+    return f"x-ratelimit-limit-{unit}: {limit}\r\nx-ratelimit-remaining-{unit}: "
 
 
 def refusal(limit: Limit, retry_after_s: float, headers: Headers = ()) -> GatewayError:

@@ -27,6 +27,9 @@ COUNT_MAX: Final = 2**53 - 1
 GENERATIONS: Final = 1024
 """A window's number is ``period number x GENERATIONS + resets of the limit``."""
 
+LEASE_CHARS: Final = 26
+"""Length of a lease's id as this version makes them; any other is as good."""
+
 PERIODS_MS: Final = {"second": 1_000, "minute": 60_000, "hour": 3_600_000}
 """The periods of rates."""
 
@@ -69,7 +72,9 @@ class LimitSet:
         "_day",
         "_record_prefix",
         "_usage",
-        "admit_ends",
+        "admit_head",
+        "admit_parts",
+        "admit_tail",
         "capacities",
         "events",
         "levels",
@@ -86,11 +91,12 @@ class LimitSet:
         self.levels = names.levels(tenant)
         self._record_prefix = names.lease(tenant, "").decode()
         self.slots = tuple(names.slots(tenant, each.id) for each in limits if each.limit.unit == "concurrency")
-        # A call of ``admit.lua`` up to its lease, and from there to its argument; see ``codec.pack_admit``.
-        self.admit_ends = (
-            bulk(b"%d" % (2 + len(self.slots))) + bulk(self.levels),
-            b"\r\n" + b"".join([bulk(each) for each in self.slots]),
-        )
+        # A call of ``admit.lua`` up to its lease, of the usual length, and from there to its argument.
+        record_bytes = len(self._record_prefix) + LEASE_CHARS
+        head = bulk(b"%d" % (2 + len(self.slots))) + bulk(self.levels)
+        self.admit_head = head + b"$%d\r\n" % record_bytes + self._record_prefix.encode()
+        self.admit_tail = b"\r\n" + b"".join([bulk(each) for each in self.slots])
+        self.admit_parts = 4 + len(self.slots)
         self.specs = [each.spec for each in limits]
         self.needs_price = any(each.limit.unit == "cost" for each in limits)
         self.capacities = tuple(each.capacity for each in limits)

@@ -82,6 +82,7 @@ class Link:
         self._observer = events.observer
         self._watch = Watch(events.observer)
         self._breaker = Breaker(config.failures_max, config.deadline_s, self._breaker_changed)
+        self.available = True  # whether commands are tried
         self._loop = asyncio.get_running_loop()
         self._queue: list[Command] = []
         self._is_flush_due = False
@@ -91,11 +92,6 @@ class Link:
         self._awake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closed = False
-
-    @property
-    def available(self) -> bool:
-        """Whether commands are tried."""
-        return not self._breaker.open
 
     def start(self) -> None:
         """Begin to connect."""
@@ -210,6 +206,7 @@ class Link:
             self._breaker.trip("it is loading its data")
 
     def _breaker_changed(self, reason: str) -> None:
+        self.available = not reason
         self._awake.set()
         if reason:
             _log.warning("Redis at %s is not used until a probe is answered: %s", self._destination, reason)

@@ -33,18 +33,22 @@ def script_call(keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> Scr
 class Script:
     """One script; ``sha`` is what EVALSHA takes, the SHA-1 of the source (https://valkey.io/commands/evalsha/)."""
 
-    __slots__ = ("_eval", "_evalsha", "name", "sha", "source")
+    __slots__ = ("_eval", "_evalsha", "_heads", "name", "sha", "source")
 
     def __init__(self, name: str, source: str) -> None:
         self.name = name
         self.source = source
         self.sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+        self._heads: dict[int, bytes] = {}  # by the parts of a call, of which there are few kinds
         self._eval = bulk(b"EVAL") + bulk(source.encode())
         self._evalsha = bulk(b"EVALSHA") + bulk(self.sha.encode())
 
     def by_digest(self, call: ScriptCall) -> bytes:
         """The bytes of a command that runs the script, for a server that has it."""
-        return b"*%d\r\n%b%b" % (call.parts + 2, self._evalsha, call.packed)
+        head = self._heads.get(call.parts)
+        if head is None:
+            head = self._heads[call.parts] = b"*%d\r\n%b" % (call.parts + 2, self._evalsha)
+        return head + call.packed
 
     def by_source(self, call: ScriptCall) -> bytes:
         """The same for a server that does not: it brings the source along."""
