@@ -69,7 +69,7 @@ def admit_arguments(call: AdmitCall, options: ScriptOptions) -> bytes:
     return _pack(
         (
             call.lease_id,
-            kind.admission(options, call.scenario),
+            kind.admission if kind.admission_for is options else kind.prepare(options, call.scenario),
             call.backend,
             call.text_bytes,
             call.input_upper,

@@ -143,8 +143,22 @@ class AdmittedLease(CountedLease):
         return DEGRADED if self.reply is None else headers_of(self.bound, self.reply)
 
     def header_lines(self) -> bytes:
-        """See Lease."""
-        return DEGRADED_LINES if self.reply is None else lines_of(self.bound, self.reply)
+        """See Lease. In one piece and without further calls, since every answer has them."""
+        reply = self.reply
+        if reply is None:
+            return DEGRADED_LINES
+        remaining, reset_ms = reply.remaining, reply.reset_ms
+        text = ""
+        for places, heads, middle in self.bound.lines:
+            tightest = places[0]
+            left = remaining[tightest]
+            for place in places:
+                if remaining[place] < left:
+                    tightest, left = place, remaining[place]
+            reset = reset_ms[tightest]
+            until = f"{reset}ms" if reset < 1000 else duration(reset)
+            text += f"{heads[tightest]}{left if left > 0 else 0}{middle}{until}\r\n"
+        return text.encode()
 
     def bounded(self, estimate: Usage) -> Usage:
         """See Lease: budgets reserved that much, and a guess alone must not exceed them."""
@@ -168,19 +182,3 @@ def headers_of(bound: Bound, reply: AdmitReply) -> Headers:
         capacity, left = bound.kind.capacities[place], remaining[place]
         fields += level_headers(unit, capacity, left if left > 0 else 0, reply.reset_ms[place])
     return fields
-
-
-def lines_of(bound: Bound, reply: AdmitReply) -> bytes:
-    """The same as header lines: in one piece and without further calls, since every answer has them."""
-    remaining, reset_ms = reply.remaining, reply.reset_ms
-    text = ""
-    for places, heads, middle in bound.lines:
-        tightest = places[0]
-        left = remaining[tightest]
-        for place in places:
-            if remaining[place] < left:
-                tightest, left = place, remaining[place]
-        reset = reset_ms[tightest]
-        until = f"{reset}ms" if reset < 1000 else duration(reset)
-        text += f"{heads[tightest]}{left if left > 0 else 0}{middle}{until}\r\n"
-    return text.encode()

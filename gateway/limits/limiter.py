@@ -34,6 +34,8 @@ from gateway.limits.wire import AdmitCall, AdmitReply, ScriptOptions, SettleCall
 from gateway.model import ChatRequest, Frozen, LimitUnit, Plan, Price, Principal, Scenario, Usage
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gateway.errors import GatewayError
     from gateway.limits.scripts import LimitScripts
 
@@ -78,16 +80,14 @@ class Limiter:
         self._options = options
         self._observer = observer
         self._bindings = Bindings(observer)
+        self.bind: Callable[[Principal, Scenario], Bound | None] = self._bindings.find
+        """The limits of a call; None where nothing limits it."""
         self.shared = Shared(lane, scripts, options, observer)
         self._local = LocalLimits(self.shared.seen.seen, self.shared.slots.count)
         self._admit_script = None if scripts is None else scripts.admit
         self._prefix = secrets.token_hex(8)
         self._count = 0
         self._told: set[str] = set()
-
-    def bind(self, principal: Principal, scenario: Scenario) -> Bound | None:
-        """The limits of a call; None where nothing limits it."""
-        return self._bindings.find(principal, scenario)
 
     def unlimited(self, principal: Principal, scenario: Scenario) -> Lease:
         """The lease of a call that nothing limits: only the ledger, where there is one, hears of it."""
@@ -266,12 +266,15 @@ class Limiter:
         if isinstance(lease, AdmittedLease):
             bound = lease.bound
             if bound.slots:
-                self.shared.slots.release(call.tenant, call.lease_id, bound.slots)
+                self.shared.slots.release(bound.tenant, call.lease_id, bound.slots)
             bound.standing = None  # what it gives back may be what was missing
         if self._lane is None:
             return
         now_s = wall()
-        answers = call.answers if end.keep else end.answers  # what is kept was reserved for all that there might be
+        text_bytes, choices = call.text_bytes, call.choices
+        if call.answers != end.answers and not end.keep:  # what is kept was reserved for all that there might be
+            text_bytes = text_bytes // call.answers * end.answers
+            choices = choices // call.answers * end.answers
         self.shared.settle(
             SettleCall(
                 lease_id=call.lease_id,
@@ -284,8 +287,8 @@ class Limiter:
                 backend=end.backend,
                 status=end.status,
                 ended_at=now_s,
-                text_bytes=call.text_bytes // call.answers * answers,
-                choices=call.choices // call.answers * answers,
+                text_bytes=text_bytes,
+                choices=choices,
                 keep=end.keep and reply is not None,
                 cached=end.cached,
                 variant=end.variant,

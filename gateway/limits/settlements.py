@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from gateway.redis.script import Script, ScriptCall
 
 _FLUSHED_TOGETHER = 200
+_DAY_S = 86_400
 _SETTLED_TOGETHER = 32  # a script runs alone: what is told in one go must not keep the server from others for long
 _LOOK_AGAIN_S = 0.05  # for Redis to be back, while the process ends
 
@@ -66,13 +67,13 @@ class QueueBounds(Frozen, frozen=True):
 class _Entry:
     """Something to tell: ends of calls of one kind and day, or, with ``void``, one admission that is undone."""
 
-    __slots__ = ("calls", "day", "due_s", "is_untold", "kind", "void")
+    __slots__ = ("calls", "day_ends_at", "due_s", "is_untold", "kind", "void")
 
     def __init__(self, kind: LimitSet, calls: list[SettleCall], void: str, due_s: float) -> None:
         self.kind = kind
         self.calls = calls
         self.void = void
-        self.day = b"" if void else kind.usage(calls[0].ended_at)
+        self.day_ends_at = (calls[0].ended_at // _DAY_S + 1) * _DAY_S if calls else 0.0  # Unix seconds
         self.due_s = due_s  # monotonic; after it the entry is given up
         self.is_untold = False  # it waits, and the server cannot have had it
 
@@ -123,7 +124,7 @@ class Settlements:
         entry = self._ending.get(kind)
         if entry is None:
             self._begin(kind, call)
-        elif len(entry.calls) == _SETTLED_TOGETHER or entry.day != kind.usage(call.ended_at):
+        elif len(entry.calls) == _SETTLED_TOGETHER or call.ended_at >= entry.day_ends_at:
             self._tell(self._ending.pop(kind))
             self._begin(kind, call)
         else:

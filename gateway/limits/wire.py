@@ -68,10 +68,11 @@ class LimitSet:
     """The limits of one kind of call, at most one entry per limit, and what is the same on the wire for each call."""
 
     __slots__ = (
-        "_admission",
         "_day",
         "_record_prefix",
         "_usage",
+        "admission",
+        "admission_for",
         "admit_head",
         "admit_parts",
         "admit_tail",
@@ -101,7 +102,8 @@ class LimitSet:
         self.needs_price = any(each.limit.unit == "cost" for each in limits)
         self.capacities = tuple(each.capacity for each in limits)
         self.events = names.events(tenant)
-        self._admission: tuple[ScriptOptions, str, msgspec.Raw] | None = None
+        self.admission = msgspec.Raw()
+        self.admission_for: ScriptOptions | None = None
         self._day = -1  # since the epoch, of ``_usage``
         self._usage = b""
 
@@ -109,13 +111,12 @@ class LimitSet:
         """The key of a lease's record."""
         return f"{self._record_prefix}{lease_id}".encode()
 
-    def admission(self, options: ScriptOptions, scenario: str) -> msgspec.Raw:
-        """What ``admit.lua`` is told of every call of this kind; a kind of calls that limits bind has one scenario."""
-        known = self._admission
-        if known is None or known[0] is not options or known[1] != scenario:
-            fixed = (self.specs, str(options.open_ms), options.slot_ms, scenario, options.first_output_tokens)
-            known = self._admission = (options, scenario, msgspec.Raw(msgspec.msgpack.encode(fixed)))
-        return known[2]
+    def prepare(self, options: ScriptOptions, scenario: str) -> msgspec.Raw:
+        """Make ``admission``: what ``admit.lua`` is told of every call of this kind, which is of one scenario."""
+        fixed = (self.specs, str(options.open_ms), options.slot_ms, scenario, options.first_output_tokens)
+        self.admission_for = options
+        self.admission = msgspec.Raw(msgspec.msgpack.encode(fixed))
+        return self.admission
 
     def usage(self, at: float) -> bytes:
         """The key of the day's usage at a time (Unix seconds)."""

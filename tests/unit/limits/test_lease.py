@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from gateway.limits import NOTHING_USED, End, Lease
@@ -81,3 +82,18 @@ def test_an_estimate_is_never_above_what_a_call_can_have_used(cap: int | None, l
     low = Usage(input_tokens=5, output_tokens=6, estimated=True)
     assert lease.bounded(low) == low
     assert CountedLease(call, "ci", lambda _, __: None).bounded(low) is low
+
+
+@pytest.mark.parametrize("reset_ms", [0, 999, 1000, 61_001])
+@pytest.mark.parametrize("left", [(7, 5, 9), (5, 7, 9), (-3, 5, 0), (0, 0, 2**53 - 1)])
+def test_header_lines_say_what_the_header_fields_say(left: tuple[int, int, int], reset_ms: int) -> None:
+    """Byte for byte; they are made another way, since every whole answer has them."""
+    two = bound(("requests", "day", 10), ("requests", "minute", 8), ("tokens", "day", 2**53 - 1), ("cost", "day", 9))
+    lease = AdmittedLease(two, admit_call(), lambda *_: None)
+    lease.reply = msgspec.structs.replace(
+        admitted((10, 1, 1), (8, 1, 1), (9, 1, 1), (9, 1, 1)), remaining=(*left, 1), reset_ms=(reset_ms,) * 4
+    )
+    assert lease.header_lines() == b"".join(b"%b: %b\r\n" % field for field in lease.headers())
+    assert len(lease.headers()) == 6
+    lease.reply = None
+    assert lease.header_lines() == b"".join(b"%b: %b\r\n" % field for field in lease.headers())
