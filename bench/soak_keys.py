@@ -55,7 +55,7 @@ class KeysPlan:
 
     keys: int = 1_000_000
     connections: int = 16
-    seconds_max: float = 120.0
+    seconds_max: float = 240.0
     sample_every_s: float = 0.5
 
 
