@@ -133,6 +133,8 @@ class Sharing:
     def _abandon(self, shared: Shared, task: asyncio.Task[None]) -> None:
         """The last one here has left: give the call up, unless other processes wait for it."""
         shared.flight.on_empty = None
+        if shared.is_said:
+            return  # clients leave with the last event: the answer is complete, and kept in a moment
         if shared.is_told:
             _ = self._cache.start(self._watch(shared, task))
         else:
@@ -141,7 +143,7 @@ class Sharing:
 
     async def _watch(self, shared: Shared, task: asyncio.Task[None]) -> None:
         """As long as anybody waits for a call whose own callers have left; then give it up."""
-        while await shared.is_followed():  # noqa: ASYNC110  # what is asked is in Redis
+        while await _is_wanted(shared):  # noqa: ASYNC110  # what is asked is in Redis
             await asyncio.sleep(self._cache.options.lease_s / 3)
         self._cache.forget(shared.way, shared.flight)
         task.cancel()
@@ -284,6 +286,10 @@ class Sharing:
         return pack(body, wall())
 
 
+async def _is_wanted(shared: Shared) -> bool:
+    return not shared.flight.is_done and (shared.is_said or await shared.is_followed())
+
+
 async def _pass_on(answer: Answer, chat: ChatStream, shared: Shared, watch: Callable[[bytes], None] | None) -> None:
     """Say a stream as it comes, in whole events. Raises AttemptFailed."""
     source = answer.source
@@ -293,6 +299,7 @@ async def _pass_on(answer: Answer, chat: ChatStream, shared: Shared, watch: Call
         if watch is not None:
             watch(events)
         shared.push(events)
+        shared.is_said = chat.done and not chat.failed
 
     push(answer.first)
     while data := await source.read():

@@ -60,12 +60,13 @@ class CacheOptions(Frozen, frozen=True):
 class Shared:
     """A call in flight as whoever makes it here sees it: what is said goes to the callers here and elsewhere."""
 
-    __slots__ = ("_saying", "flight", "marks", "way")
+    __slots__ = ("_saying", "flight", "is_said", "marks", "way")
 
     def __init__(self, way: Way, flight: Flight, saying: Saying | None, marks: bytes | None) -> None:
         self.way = way
         self.flight = flight
         self.marks = marks
+        self.is_said = False  # all of a stream was said, though its connection has not ended yet
         self._saying = saying
 
     def begin(self, head: Head) -> None:

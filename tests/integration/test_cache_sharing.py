@@ -14,7 +14,7 @@ from tests.support import admin
 from tests.support.cached import OTHER_TENANT, CachedFleet, cached_fleet
 from tests.support.crowd import Caller, Crowd, Got
 from tests.support.limited import body
-from tests.support.scripts import DONE, Chat, Gate, Script, error_reply, reply, stream
+from tests.support.scripts import DONE, LAST_CHUNK, Chat, Gate, Script, Send, error_reply, reply, stream
 from tests.support.waiting import eventually
 
 LEASE_S = 1.0
@@ -207,6 +207,24 @@ def test_a_call_ends_when_nobody_waits(both: CachedFleet, crowd: Crowd, after: i
 def assert_whole_of_default(got: Got) -> None:
     """What the upstream says where nothing was scripted."""
     assert (got.status, "".join(got.texts)) == (200, "Hello from upstream")
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["connected to others", "alone"])
+def test_an_answer_that_was_said_to_its_end_is_kept_whoever_leaves(both: CachedFleet, crowd: Crowd, told: bool) -> None:
+    """Clients leave with the last event, before the backend's connection has come to its end."""
+    gate, before = Gate(), both.usage()
+    both.upstream.enqueue(stream(WORDS.events("m", with_usage=True), ending=[gate, Send(LAST_CHUNK)]))
+    (leader,) = join(both, crowd, 1, at=0)
+    others = join(both, crowd, 1, at=1) if told else []
+    eventually(lambda: all(each.got.events[-1:] == [DONE] for each in (leader, *others)), 20, what="the last event")
+    for each in (leader, *others):
+        each.leave()
+    wait_inflight(both, 0, 0)
+    gate.open()
+    eventually(lambda: (both.usage() - before)["output"] == 3, what="the call in the ledger")
+    (again,) = join(both, crowd, 1, at=1)
+    assert again.result().cache == "hit"
+    assert both.calls() == 1
 
 
 def test_callers_that_leave_at_random_moments_disturb_nobody(both: CachedFleet, crowd: Crowd) -> None:
