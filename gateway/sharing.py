@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from gateway.answering import Answering
-from gateway.cache import Cache, Flight, Follower, Head, Lost, Refusal, Shared, Way, pack
+from gateway.cache import Cache, Flight, Follower, Head, Kept, Lost, Refusal, Shared, Way, pack
 from gateway.cleanup import Cleanup
 from gateway.clock import monotonic, wall
 from gateway.dialects.openai.replay import EVENT_STREAM, JSON, NotPlain, check_plain, events_of, whole_of
@@ -71,6 +71,11 @@ class Sharing:
                 self._cache.counts.request(asked.scenario.name, record.cache)
 
     async def _shared(self, asked: Asked, way: Way) -> Reply | None:
+        if way.reads and (kept := self._cache.local.find(way)) is not None:
+            try:
+                return self._reply(asked, way, None, _kept_head(asked, kept))
+            except Lost:  # it cannot be told: as if it was not there
+                self._cache.local.forget(way)
         until = monotonic() + _patience_s(asked)
         for _ in range(ROUNDS_MAX):
             flight = self._cache.flight(way) if way.reads else None
@@ -113,9 +118,7 @@ class Sharing:
             cache.forget(way, flight)
             raise
         if found is not None and found.kept is not None:
-            verdict = "valid" if asked.scenario.answer is not None else ""  # no other is kept
-            head = Head(status=200, content_type=JSON, body=found.kept.body, age_s=found.kept.age_s, verdict=verdict)
-            flight.begin(head)
+            flight.begin(_kept_head(asked, found.kept))
             cache.forget(way, flight)
             return "hit"
         if found is not None and found.leader is not None:
@@ -150,14 +153,14 @@ class Sharing:
 
     # What callers get
 
-    def _reply(self, asked: Asked, way: Way, follower: Follower, head: Head) -> Reply:
-        """Raises Lost for a kept answer that cannot be told."""
+    def _reply(self, asked: Asked, way: Way, follower: Follower | None, head: Head) -> Reply:
+        """``follower`` None: an answer that is all here. Raises Lost for a kept answer that cannot be told."""
         record, cleanup = asked.record, Cleanup()
         stream: MeteredStream | None = None
         if head.age_s is not None:
             record.cache = "hit" if head.similarity is None else "similar"
             head = _told_again(asked, way, head)
-        if head.body is None:
+        if head.body is None and follower is not None:
             cleanup.push(follower.leave)
             if not asked.is_led:
                 cleanup.push(settle_unused, asked)
@@ -165,7 +168,8 @@ class Sharing:
             stream = MeteredStream(follower, chat, b"", record)
             cleanup.push(stream.stop_waiting)
         else:
-            follower.leave()
+            if follower is not None:
+                follower.leave()
             if not asked.is_led:
                 settle_unused(asked)
         reply = Reply(head, asked.scenario.name, record.backend if asked.is_led else "", stream, cleanup)
@@ -309,6 +313,12 @@ async def _pass_on(answer: Answer, chat: ChatStream, shared: Shared, watch: Call
     if not source.delimited and not chat.done:
         raise AttemptFailed("reset", "connection closed before the end of the stream")
     push(chat.end())
+
+
+def _kept_head(asked: Asked, kept: Kept) -> Head:
+    """A kept answer as it begins; one that is not as the scenario promises is never kept."""
+    verdict = "valid" if asked.scenario.answer is not None else ""
+    return Head(status=200, content_type=JSON, body=kept.body, age_s=kept.age_s, verdict=verdict)
 
 
 def _told_again(asked: Asked, way: Way, head: Head) -> Head:

@@ -164,7 +164,7 @@ def _add_rollouts(router: APIRouter, admin: Administration) -> None:
 def _add_cache(router: APIRouter, cache: AdminCache) -> None:
     @router.post("/cache/purge", tags=["cache"], summary="Forget kept answers")
     async def purge(wanted: schemas.Purge) -> schemas.Purge:
-        """Forget what is kept of a tenant, or of one of its scenarios, on every replica and at once."""
+        """Forget what is kept of a tenant, or of one of its scenarios, on every replica."""
         await cache.purge(wanted.tenant, wanted.scenario)
         return wanted
 

@@ -60,5 +60,7 @@ def cache_options(settings: Settings) -> CacheOptions:
         max_flight_bytes=settings.cache_max_flight_bytes,
         max_flights_bytes=settings.cache_max_flights_bytes,
         max_followed=settings.cache_max_followed,
+        local_s=settings.cache_local_s,
+        max_local_bytes=settings.cache_max_local_bytes,
         index=IndexBounds(bucket_max=settings.cache_max_bucket_vectors, tenant_max=settings.cache_max_tenant_vectors),
     )

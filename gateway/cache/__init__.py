@@ -6,7 +6,7 @@ from gateway.cache.flight import Flight, Follower, Head, Lost, Refusal
 from gateway.cache.key import Way, Ways
 from gateway.cache.scripts import CacheScripts, load_scripts
 from gateway.cache.similar import IndexBounds
-from gateway.cache.store import Store, purge
+from gateway.cache.store import Kept, Store, purge
 
 __all__ = [
     "Cache",
@@ -16,6 +16,7 @@ __all__ = [
     "Follower",
     "Head",
     "IndexBounds",
+    "Kept",
     "Lost",
     "Refusal",
     "Shared",

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from gateway.cache import wire
 from gateway.cache.flight import Flight, Head, Refusal
 from gateway.cache.key import Way, Ways
+from gateway.cache.local import LocalAnswers
 from gateway.cache.remote import Following, Saying
 from gateway.cache.similar import IndexBounds, SimilarAnswers, packed
 from gateway.cache.store import Found, Store
@@ -55,6 +56,8 @@ class CacheOptions(Frozen, frozen=True):
     max_flights_bytes: int = 268_435_456
     max_followed: int = 500
     index: IndexBounds = IndexBounds()
+    local_s: float = 1.0
+    max_local_bytes: int = 33_554_432
 
 
 class Shared:
@@ -147,6 +150,7 @@ class Cache:
         self.options = options
         self.counts = counts
         self.ways = Ways()
+        self.local = LocalAnswers(options.local_s, options.max_local_bytes)
         self._flights: dict[tuple[str, bytes], Flight] = {}
         self._bytes = 0
         self._followed = 0
@@ -202,9 +206,12 @@ class Cache:
         if store is None:
             return None, leader_id
         try:
-            return await store.look(way, leader_id), leader_id
+            found = await store.look(way, leader_id)
         except RedisFailure:
             return None, leader_id
+        if found.kept is not None:
+            self.local.hold(way, found.kept)
+        return found, leader_id
 
     async def similar(self, way: Way, vector: list[float]) -> Head | None:
         """The kept answer to a question that is similar enough; None where there is none, or Redis does not answer."""
@@ -293,6 +300,7 @@ class Cache:
     def keep(self, shared: Shared, packed: bytes) -> None:
         """Keep an answer (``entry.pack``), where there is a Redis; nobody waits for it."""
         store, marks, way = self._store, shared.marks, shared.way
+        self.local.forget(way)
         if store is None or marks is None:
             return
 

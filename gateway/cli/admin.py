@@ -228,7 +228,7 @@ def purge_cache(
     url: _Url = None,
     token_file: _TokenFile = None,
 ) -> None:
-    """Forget the kept answers of a tenant, on every replica and at once."""
+    """Forget the kept answers of a tenant, on every replica."""
     connect(url, token_file).post("cache", "purge", body={"tenant": tenant, "scenario": scenario})
     print(f"What was kept of {tenant}{f' for {scenario}' if scenario else ''} is forgotten.", file=sys.stderr)
 

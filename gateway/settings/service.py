@@ -218,6 +218,16 @@ class ServiceSettings(BaseSettings):
     cache_redis_deadline_s: Duration = _seconds(
         0.05, 0.005, 5, "Time for the Redis of the cache to answer; after it a call is made as if nothing was kept."
     )
+    cache_local_s: Duration = _seconds(
+        1,
+        0,
+        60,
+        "How long a worker answers with what it found in Redis without looking again; also how long a purge, or a newer"
+        " answer of another worker, may go unnoticed. 0: it always looks.",
+    )
+    cache_max_local_bytes: Size = _bytes(
+        32 * 2**20, 65536, 2**34, "What a worker holds of kept answers that it found a moment ago."
+    )
     cache_max_entry_bytes: Size = _bytes(
         4 * 2**20, 1024, 2**26, "Largest answer that is kept, before it is compressed, whatever a scenario says."
     )

@@ -212,3 +212,25 @@ def test_an_answer_expires() -> None:
     with cached_fleet(cache={"ttl": "300ms"}) as one:
         assert result(one.say()) == "miss"
         eventually(lambda: result(one.say()) == "miss" and one.calls() == 2, what="a second call")
+
+
+def test_what_is_asked_again_at_once_costs_no_look() -> None:
+    """A worker answers for a moment without Redis, older by the moment; a purge holds when it is over."""
+    with cached_fleet(env={"LLM_GATEWAY_CACHE_LOCAL_S": "2s"}) as one:
+        assert [result(one.say()) for _ in range(2)] == ["miss", "hit"]
+        before = looks(one)
+        answers = [one.say(stream=streamed) for streamed in (False, True, False)]
+        assert [result(each) for each in answers] == ["hit"] * 3
+        assert {text(each) for each in answers} == {"Hello from upstream"}
+        assert looks(one) == before
+        admin.post(one.gateways[0], "/cache/purge", {"tenant": "acme"})
+        eventually(lambda: result(one.say()) == "miss", 10, what="the end of what was held", every_s=0.1)
+        one.upstream.behaviour = Chat(pieces=("new",))
+        assert result(one.say(headers={"cache-control": "no-cache"})) == "refresh"
+        assert text(one.say()) == "new"
+
+
+def looks(fleet: CachedFleet) -> int:
+    """How many scripts the server has run that were no settlements: it counts calls of GET, which only looks make."""
+    found = [line for line in fleet.command("INFO", "commandstats").split("\r\n") if line.startswith("cmdstat_get:")]
+    return int(found[0].partition("calls=")[2].partition(",")[0]) if found else 0

@@ -92,6 +92,7 @@ def cached_fleet(
                 "LLM_GATEWAY_REDIS_URL": server.url,
                 "LLM_GATEWAY_REDIS_DEADLINE_S": "2",
                 "LLM_GATEWAY_CACHE_REDIS_DEADLINE_S": "2",
+                "LLM_GATEWAY_CACHE_LOCAL_S": "0",  # so that what is done to Redis is seen at once
             }
             | ADMIN_ENV
             | dict(env or {})

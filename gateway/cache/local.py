@@ -1,0 +1,62 @@
+"""Kept answers that were found a moment ago, held in the process: what is asked again and again costs no look in Redis.
+
+Bounded in time, which is how long a purge or a newer answer of another process may go unnoticed, and in bytes.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway.cache.store import Kept
+from gateway.clock import monotonic
+
+if TYPE_CHECKING:
+    from gateway.cache.key import Way
+
+
+class _Held(msgspec.Struct, frozen=True):
+    kept: Kept
+    since: float  # monotonic seconds
+
+
+class LocalAnswers:
+    """Answers by tenant and digest, the oldest first. ``hold_s`` 0: none."""
+
+    def __init__(self, hold_s: float, bytes_max: int) -> None:
+        self._hold_s = hold_s
+        self._bytes_max = bytes_max
+        self._held: OrderedDict[tuple[str, bytes], _Held] = OrderedDict()
+        self._bytes = 0
+
+    def find(self, way: Way) -> Kept | None:
+        """The answer, with its age now; None where it is not held, or no longer may be."""
+        held = self._held.get((way.tenant, way.digest))
+        if held is None:
+            return None
+        passed_s = monotonic() - held.since
+        age_s = held.kept.age_s + passed_s
+        if passed_s > self._hold_s or age_s > way.policy.ttl_s:
+            self.forget(way)
+            return None
+        return Kept(held.kept.body, age_s)
+
+    def hold(self, way: Way, kept: Kept) -> None:
+        """An answer that was just found."""
+        size = len(kept.body)
+        if self._hold_s <= 0 or size > self._bytes_max:
+            return
+        self.forget(way)
+        self._held[way.tenant, way.digest] = _Held(kept, monotonic())
+        self._bytes += size
+        while self._bytes > self._bytes_max:
+            _, oldest = self._held.popitem(last=False)
+            self._bytes -= len(oldest.kept.body)
+
+    def forget(self, way: Way) -> None:
+        """There is a newer one."""
+        held = self._held.pop((way.tenant, way.digest), None)
+        if held is not None:
+            self._bytes -= len(held.kept.body)

@@ -1,0 +1,69 @@
+"""Answers that are held in the process for a moment."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from gateway.cache import local
+from gateway.cache.key import Way
+from gateway.cache.local import LocalAnswers
+from gateway.cache.store import Kept
+from gateway.model import CachePolicy
+
+WAY = Way(tenant="acme", scenario="chat", policy=CachePolicy(ttl_s=10.0), digest=b"d", flight=b"w", stream=False)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time, to be changed by the test."""
+    now = [100.0]
+    monkeypatch.setattr(local, "monotonic", lambda: now[0])
+    return now
+
+
+def test_an_answer_is_held_for_its_time_and_grows_older(clock: list[float]) -> None:
+    """Its age is that of the answer, not of the holding."""
+    held = LocalAnswers(1.0, 1000)
+    assert held.find(WAY) is None
+    held.hold(WAY, Kept(b"body", 5.0))
+    clock[0] += 0.75
+    assert held.find(WAY) == Kept(b"body", 5.75)
+    clock[0] += 0.5
+    assert held.find(WAY) is None
+
+
+def test_no_tenant_finds_anothers_and_no_digest_anothers(clock: list[float]) -> None:
+    """Both are its name."""
+    held = LocalAnswers(1.0, 1000)
+    held.hold(WAY, Kept(b"body", 0.0))
+    assert held.find(msgspec.structs.replace(WAY, tenant="beta")) is None
+    assert held.find(msgspec.structs.replace(WAY, digest=b"e")) is None
+    assert clock == [100.0]
+
+
+def test_what_is_older_than_the_scenario_wants_or_replaced_is_not_given(clock: list[float]) -> None:
+    """However short it was held."""
+    held = LocalAnswers(5.0, 1000)
+    held.hold(WAY, Kept(b"body", 9.5))
+    assert held.find(msgspec.structs.replace(WAY, policy=CachePolicy(ttl_s=9.0))) is None
+    held.hold(WAY, Kept(b"body", 9.5))
+    clock[0] += 1.0
+    assert held.find(WAY) is None
+    held.hold(WAY, Kept(b"old", 0.0))
+    held.forget(WAY)
+    assert held.find(WAY) is None
+
+
+def test_the_oldest_go_beyond_the_bound(clock: list[float]) -> None:
+    """What is larger than all of it is not held, nothing is where the time is none, and bytes are counted once."""
+    held = LocalAnswers(1.0, 100)
+    ways = [msgspec.structs.replace(WAY, digest=b"%d" % number) for number in range(4)]
+    for each in (*ways, ways[3]):
+        held.hold(each, Kept(b"x" * 30, 0.0))
+    held.hold(WAY, Kept(b"x" * 101, 0.0))
+    assert [held.find(each) is not None for each in (*ways, WAY)] == [False, True, True, True, False]
+    none = LocalAnswers(0.0, 100)
+    none.hold(WAY, Kept(b"x", 0.0))
+    assert none.find(WAY) is None
+    assert clock == [100.0]
