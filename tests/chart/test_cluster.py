@@ -80,6 +80,20 @@ def test_scenario_serves_within_its_rights(tmp_path: Path) -> None:
             with gateway.client() as client:
                 answer = client.request("/v1/chat/completions", body, key="tenant-key-for-ci-only-0001")
                 assert answer.status == 200, gateway.output()
+            kube.put(
+                {
+                    "apiVersion": "llmgateway.dev/v1alpha1",
+                    "kind": "Backend",
+                    "metadata": {"name": "vllm"},
+                    "spec": {
+                        "provider": "openai",
+                        "model": "qwen",
+                        "service": {"name": "vllm", "namespace": "llm-backends", "port": 8000},
+                    },
+                },
+                "llm-registry",
+            )
+            eventually(lambda: kube.asked("watch", "endpointslices"), 20)
             eventually(lambda: "status" in (kube.get("Scenario", "echo", "llm-registry") or {}), 20)
         refused = {(each.method, each.path) for each in kube.requests if not allowed(each, objects)}
         assert refused == set()

@@ -215,7 +215,7 @@ def test_notes_make_the_first_key_and_the_first_call() -> None:
     """For each way to keep keys the one that works there."""
     default = notes({})
     assert "llm-gateway keys create --redis --tenant demo" in default
-    assert "curl -sS http://127.0.0.1:8080/v1/chat/completions" in default
+    assert "curl -sS --retry 9 --retry-connrefused http://127.0.0.1:8080/v1/chat/completions" in default
     assert '"model": "echo"' in default
     assert "kubectl -n llm-registry apply -f -" in notes(scenario("custom-resources"))
     assert "registry.apiKeys.NAME" in notes(scenario("minimal"))
