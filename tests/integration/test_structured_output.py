@@ -170,6 +170,7 @@ def test_a_client_that_leaves_while_it_is_asked_again(one: Fleet) -> None:
         with one.gateways[0].client() as client:
             client.send(request_bytes(PATH, body("left"), key=key))
             one.upstream.wait_for_requests(2)
+        one.upstream.wait_for_disconnect()
     eventually(lambda: (one.usage() - before)["requests"] == 1)
     assert (one.usage() - before)["estimated"] == 1
     eventually(lambda: one.usage("free") == {"requests": 1, "input": 10, "output": 5, "cost": 20_000_000})
