@@ -21,14 +21,19 @@ class Answering:
         self._caller = caller
         self._answers = answers
 
-    async def call(self, asked: Asked, request: ChatRequest, cleanup: Cleanup) -> Answer:
-        """The answer to ``request``, with its verdict where it is whole. Raises GatewayError.
+    def call(self, asked: Asked, request: ChatRequest, cleanup: Cleanup) -> Awaitable[Answer]:
+        """The answer to ``request``, with its verdict where it is whole; to be awaited at once. Raises GatewayError.
 
         What a stream holds is left on ``cleanup``.
         """
         rule = asked.scenario.answer
+        if rule is None:
+            return self._caller.call(asked.plan, request, asked.record, cleanup)
+        return self._judged(rule, asked, request, cleanup)
+
+    async def _judged(self, rule: AnswerRule, asked: Asked, request: ChatRequest, cleanup: Cleanup) -> Answer:
         answer = await self._caller.call(asked.plan, request, asked.record, cleanup)
-        if rule is None or answer.facts is None:
+        if answer.facts is None:
             return answer
         cleanup.push(_charge_known, asked, answer)
         again = partial(self._caller.call, asked.plan, request, asked.record, cleanup)

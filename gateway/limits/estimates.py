@@ -12,7 +12,8 @@ It does not guess what a call will probably use: that is learned where the level
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+
+import msgspec
 
 from gateway.dialects.openai.images import find_images
 from gateway.model import Backend, ChatRequest, Frozen, Price
@@ -28,7 +29,7 @@ class InputConstants(Frozen, frozen=True):
     per_image: int = 2000
 
 
-class InputSize(NamedTuple):
+class InputSize(msgspec.Struct, frozen=True):
     """What a request brings: bytes of text (images left out), and the most tokens that can be made of all of it."""
 
     text_bytes: int

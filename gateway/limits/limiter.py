@@ -144,7 +144,8 @@ class Limiter:
         attempts, answers = plan.attempts, request.answers
         first = attempts[0]
         alone = len(attempts) == 1
-        text_bytes, input_upper = measure_input(request, self._options.inputs)
+        size = measure_input(request, self._options.inputs)
+        text_bytes, input_upper = size.text_bytes, size.upper_tokens
         if answers > 1:
             text_bytes, input_upper = text_bytes * answers, min(input_upper * answers, INPUT_UPPER_MAX)
         self._count += 1

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import NamedTuple
+
+import msgspec
 
 
 def bulk(value: bytes) -> bytes:
@@ -12,7 +13,7 @@ def bulk(value: bytes) -> bytes:
     return b"$%d\r\n%b\r\n" % (len(value), value)
 
 
-class ScriptCall(NamedTuple):
+class ScriptCall(msgspec.Struct, frozen=True):
     """What a script is called with: the number of its keys, the keys and the arguments, each as ``bulk`` makes it.
 
     ``parts`` counts all of these, ``key`` is one of the keys: in a cluster it decides where the call goes.
