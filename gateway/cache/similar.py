@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 DIMENSIONS_MAX: Final = 8192
 _FLOAT_BYTES: Final = 4
+_LENGTH_MIN: Final = 1e-15
+_LENGTH_MAX: Final = 1e15
 _READ_AT_ONCE: Final = 128
 _DIGEST, _VECTOR = b"d", b"v"
 
@@ -107,9 +110,12 @@ class SimilarAnswers:
     async def nearest(self, way: Way, vector: bytes) -> Nearest | None:
         """The most similar question of the same bucket. Raises RedisFailure."""
         assert way.question is not None
-        bucket = self._bucket(way.tenant, way.question.bucket)
-        await self._read_on(names.cache_questions(way.tenant, way.question.bucket.hex()), bucket)
-        self._bound(way.tenant)
+        name = way.question.bucket
+        bucket = self._bucket(way.tenant, name)
+        try:
+            await self._read_on(names.cache_questions(way.tenant, name.hex()), bucket)
+        finally:
+            self._bound(way.tenant, name, bucket)
         return bucket.nearest(vector)
 
     def add(self, way: Way, vector: bytes) -> list[asyncio.Future[Any]]:
@@ -128,11 +134,18 @@ class SimilarAnswers:
         buckets.move_to_end(name)
         return bucket
 
-    def _bound(self, tenant: str) -> None:
-        """Forget the buckets of a tenant that were not asked for the longest."""
-        buckets = self._tenants[tenant]
+    def _bound(self, tenant: str, name: bytes, bucket: Bucket) -> None:
+        """Forget this bucket if nothing is in it, and the buckets of a tenant that were not asked for the longest.
+
+        Each turn of a conversation has a bucket of its own, and few of them are ever asked for again.
+        """
+        buckets = self._tenants.get(tenant, OrderedDict())
+        if not len(bucket) and buckets.get(name) is bucket:
+            del buckets[name]
         while len(buckets) > 1 and sum(map(len, buckets.values())) > self._bounds.tenant_max:
             buckets.popitem(last=False)
+        if not buckets:
+            self._tenants.pop(tenant, None)
 
     async def _read_on(self, key: bytes, bucket: Bucket) -> None:
         """Take what was added since."""
@@ -151,7 +164,12 @@ class SimilarAnswers:
 
 
 def packed(numbers: Sequence[float]) -> bytes:
-    """A vector as it is kept: floats of 4 bytes. Raises ValueError for none, or too many."""
+    """A vector as it is kept: floats of 4 bytes. Raises ValueError for none, or too many, or no direction.
+
+    A vector of zeros, or one whose square such a float cannot hold, would be as similar as can be to any other.
+    """
     if not 0 < len(numbers) <= DIMENSIONS_MAX:
         raise ValueError(f"a vector of {len(numbers)} numbers")
+    if not _LENGTH_MIN < math.hypot(*numbers) < _LENGTH_MAX:
+        raise ValueError("a vector of a length that cannot be compared")
     return array.array("f", numbers).tobytes()

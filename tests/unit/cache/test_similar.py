@@ -67,6 +67,15 @@ def test_a_bucket_is_bounded_and_of_one_length() -> None:
             packed(wrong)
 
 
+@pytest.mark.parametrize(
+    "numbers", [[0.0] * 8, [1e-30] * 8, [1e30] * 8, [1e39, *[0.0] * 7], [math.inf] * 8, [math.nan]]
+)
+def test_a_vector_without_a_direction_is_like_no_other(numbers: list[float]) -> None:
+    """A broken model of embeddings must not make any question the same as any other."""
+    with pytest.raises(ValueError, match="length"):
+        packed(numbers)
+
+
 def question(tenant: str = "acme", scenario: Scenario = SCENARIO, **fields: Any) -> Question | None:
     """What may be compared of a request."""
     body = {"model": "faq", "messages": [{"role": "user", "content": "How do I pay?"}]} | fields
@@ -179,5 +188,24 @@ def test_an_index_is_read_on_from_where_it_was_and_bounded() -> None:
             other.add(second, at(5))
         assert await one.nearest(second, at(5)) is not None
         assert sum(map(len, one._tenants["acme"].values())) <= 310
+
+    asyncio.run(main())
+
+
+def test_questions_that_nobody_asks_again_leave_nothing_behind() -> None:
+    """Each turn of a conversation has a bucket of its own, in which nothing is found; calls at once do not mind."""
+
+    async def main() -> None:
+        index = SimilarAnswers(FakeStream(), IndexBounds())
+        asked = {"model": "faq", **messages(("user", "a"))}
+        way = Ways().of("acme", SCENARIO, read_chat_request(json.dumps(asked).encode(), 9), b"")
+        assert way is not None
+        assert way.question is not None
+        for turn in range(100):
+            other = msgspec.structs.replace(
+                way, question=msgspec.structs.replace(way.question, bucket=b"%d" % (turn // 2))
+            )
+            assert not any(await asyncio.gather(index.nearest(other, at(0)), index.nearest(other, at(0))))
+        assert not index._tenants
 
     asyncio.run(main())
