@@ -8,7 +8,7 @@ from functools import partial
 from gateway.cleanup import Cleanup
 from gateway.errors import GatewayError
 from gateway.model import AnswerRule, ChatRequest
-from gateway.reply import Asked, settle
+from gateway.reply import GONE, Asked, settle
 from gateway.scenarios import AnswerChecks, StreamWatch
 from gateway.telemetry import RequestRecord
 from gateway.upstream.call import Answer, Caller
@@ -74,9 +74,11 @@ class Answering:
 
 
 def _charge_known(asked: Asked, answer: Answer) -> None:
-    """Charge an answer whose successor never came, where no reservation is charged for both."""
-    if asked.lease.reserved is None:
-        settle(asked, answer)
+    """Charge an answer whose successor never came, where no reservation is charged for both: there is none, or the
+    caller left while the second call waited for a backend.
+    """
+    if asked.lease.reserved is None or asked.record.left_queue:
+        settle(asked, answer, GONE)
 
 
 def _end_watch(watch: StreamWatch, record: RequestRecord) -> None:

@@ -110,9 +110,9 @@ def settle(asked: Asked, answer: Answer, status: int | None = None) -> None:
         record.cost_nano_usd = cost
 
 
-def settle_unused(asked: Asked) -> None:
-    """The answer was kept, or came of another's call: the request counts, no tokens."""
-    asked.lease.settle(End(status=_status(asked.record, 200), cached=True, variant=asked.scenario.variant))
+def settle_unused(asked: Asked, answered: int = 200) -> None:
+    """The answer, of that status, was kept or came of another's call: the request counts, no tokens."""
+    asked.lease.settle(End(status=_status(asked.record, answered), cached=True, variant=asked.scenario.variant))
 
 
 def _status(record: RequestRecord, answered: int) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -171,7 +172,7 @@ class Sharing:
             if follower is not None:
                 follower.leave()
             if not asked.is_led:
-                settle_unused(asked)
+                settle_unused(asked, head.status)
         reply = Reply(head, asked.scenario.name, record.backend if asked.is_led else "", stream, cleanup)
         if stream is None:
             reply.lines = asked.lease.header_lines()
@@ -188,7 +189,6 @@ class Sharing:
     async def _make(self, asked: Asked, shared: Shared) -> None:
         """Make the call and say what comes of it; whoever began it is charged."""
         cleanup = Cleanup()
-        record = asked.record
         try:
             await self._answer(asked, shared, cleanup)
         except GatewayError as error:
@@ -199,14 +199,20 @@ class Sharing:
             else:
                 shared.refuse(refusal)
         except BaseException as error:  # also when cancelled: nobody waits for it any more
-            give_up(asked, error)
+            self._end(asked, cleanup.close)  # which charges a first answer whose successor never came
+            self._end(asked, partial(give_up, asked, error))
             shared.lose()
             raise
         finally:
             self._cache.forget(shared.way, shared.flight)
             cleanup.close()
-            if record.finished_at and record.usage is not None:
-                self._metrics.charged_late(record)  # who began it has left: its request was counted without
+
+    def _end(self, asked: Asked, end: Callable[[], None]) -> None:
+        """End the lease by ``end``; where who began the call has left, its request was counted without the usage."""
+        was_settled, record = asked.lease.is_settled, asked.record
+        end()
+        if not was_settled and record.finished_at and record.usage is not None:
+            self._metrics.charged_late(record)
 
     async def _answer(self, asked: Asked, shared: Shared, cleanup: Cleanup) -> None:
         vector = await self._vector(shared.way)
@@ -218,7 +224,7 @@ class Sharing:
         answer = await self._answering.call(asked, request, cleanup)
         head = Head(status=answer.status, content_type=answer.content_type, body=answer.body, verdict=answer.verdict)
         if answer.stream is None or answer.source is None:
-            settle(asked, answer)
+            self._end(asked, partial(settle, asked, answer))
             if answer.status == 200:
                 await self._keep(asked, shared, answer.body or b"", vector)
             shared.begin(head)
@@ -235,7 +241,7 @@ class Sharing:
             is_late = broken.outcome in TIMEOUT_OUTCOMES
             status = answer.status if ended else UpstreamTimeout.status if is_late else UpstreamFailed.status
         finally:
-            settle(asked, answer, status)
+            self._end(asked, partial(settle, asked, answer, status))
         if failure is not None:
             shared.break_off(failure)
             return
@@ -342,11 +348,17 @@ def _route(plan: Plan) -> list[str]:
 
 
 def _patience_s(asked: Asked) -> float:
-    """How long the call could take by itself: a stream until its first bytes, else all of it."""
+    """How long the call could take by itself: in a backend's queue, and a stream until its first bytes, else all of it;
+    twice where an answer may be asked for again.
+    """
+    plan = asked.plan
     waits = [
         each.timeouts.connect_s + min(each.timeouts.first_byte_s, each.timeouts.total_s)
         if asked.request.stream
         else each.timeouts.total_s
-        for each in asked.plan.attempts
+        for each in plan.attempts
     ]
-    return sum(waits) or _LEAST_WAIT_S
+    queue = plan.attempts[-1].queue if plan.attempts and plan.may_wait else None
+    if queue is not None:
+        waits.append(queue.wait_s)
+    return sum(waits) * asked.request.answers or _LEAST_WAIT_S

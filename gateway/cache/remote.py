@@ -138,7 +138,7 @@ class Following:
     async def run(self, *, pause_max_s: float, idle_s: float, total_s: float) -> None:
         """Until the end, or until nobody waits here. ``idle_s`` and ``total_s`` bound it, from the first bytes on."""
         place, pause_s = 0, _PAUSE_LEAST_S
-        began_at = heard_at = monotonic()
+        began_at = heard_at = 0.0
         flight = self._flight
         while not flight.is_done:
             try:
@@ -150,6 +150,7 @@ class Following:
                 return
             now = monotonic()
             if pieces:
+                began_at = began_at if place else now
                 place += len(pieces)
                 heard_at, pause_s = now, _PAUSE_LEAST_S
                 continue

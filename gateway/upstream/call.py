@@ -119,7 +119,7 @@ class Caller:
                 finally:
                     queue.tried(ticket)
         finally:
-            record.queue_wait_s = ticket.waited_s
+            record.queue_wait_s += ticket.waited_s  # an answer that is asked for again may wait again
             queue.close(ticket)
 
     async def _attempt(

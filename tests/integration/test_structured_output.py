@@ -11,8 +11,8 @@ from openai import OpenAI
 
 from tests.support.client import Response, request_bytes
 from tests.support.documents import Document, api_key, backend, new_key, scenario, tenant
-from tests.support.limited import PATH, Fleet, body, code, fleet, limit
-from tests.support.scripts import Chat, Hang, Script, Tokens, error_reply
+from tests.support.limited import PATH, PRICE, Fleet, body, code, fleet, limit
+from tests.support.scripts import Chat, Gate, Hang, Script, Tokens, error_reply
 from tests.support.waiting import eventually
 
 SCHEMA = {
@@ -24,6 +24,7 @@ SCHEMA = {
 GOOD = Chat(pieces=('{"city":', '"Oslo"}'), usage=Tokens(prompt=10, completion=3))
 BAD = Chat(pieces=("It is ", "Oslo."), usage=Tokens(prompt=10, completion=5))
 FREE = new_key()
+QUEUED = "llm_gateway_backend_queued_requests"
 CHECKS = "llm_gateway_answer_checks_total"
 
 
@@ -50,8 +51,16 @@ def running() -> Iterator[Fleet]:
     limits = [limit("tokens", 1_000_000, "day"), limit("tokens", 2_500, "day", scenario="budget")]
     env = {"LLM_GATEWAY_ANSWER_CHECK_MAX_BYTES": "1024"}
     with fleet(limits, env=env, documents=documents(), maxOutputTokens=1000) as found:
-        old = backend("old", f"{found.upstream.url}/v1", unsupportedFields=["response_format"])
-        found.gateways[0].write_registry([old, scenario("old", "old", answer={"schema": SCHEMA})], "old.yaml")
+        url = f"{found.upstream.url}/v1"
+        further = [
+            backend("old", url, unsupportedFields=["response_format"]),
+            scenario("old", "old", answer={"schema": SCHEMA}),
+            backend("narrow", url, maxConcurrentRequests=1, queue={}, price=PRICE),
+            scenario("waits", "narrow", answer={"schema": SCHEMA, "retry": True}),
+            scenario("waits-shared", "narrow", answer={"schema": SCHEMA, "retry": True}, cache={"mode": "exact"}),
+            scenario("narrow", "narrow"),
+        ]
+        found.gateways[0].write_registry(further, "further.yaml")
         found.gateways[0].wait_for_metric("llm_gateway_registry_generation", 2)
         yield found
 
@@ -174,6 +183,29 @@ def test_a_client_that_leaves_while_it_is_asked_again(one: Fleet) -> None:
     eventually(lambda: (one.usage() - before)["requests"] == 1)
     assert (one.usage() - before)["estimated"] == 1
     eventually(lambda: one.usage("free") == {"requests": 1, "input": 10, "output": 5, "cost": 20_000_000})
+
+
+@pytest.mark.parametrize("name", ["waits", "waits-shared"])
+@pytest.mark.parametrize("of", ["acme", "free"])
+def test_a_client_that_leaves_while_the_second_call_waits(one: Fleet, name: str, of: str) -> None:
+    """What the first answer used is charged, with and without limits and a cache: no backend works on the second."""
+    gateway, gate = one.gateways[0], Gate()
+    mine, other, of_other = (one.key, FREE, "free") if of == "acme" else (FREE, one.key, "acme")
+    before, before_other = one.usage(of), one.usage(of_other)
+    one.upstream.enqueue(lambda request: Script((gate, *BAD(request).steps)), Script((Hang(),)))
+    with gateway.client() as next_one:
+        with gateway.client() as client:
+            client.send(request_bytes(PATH, body(name), key=mine))
+            gate.wait_reached()
+            next_one.send(request_bytes(PATH, body("narrow"), key=other))
+            gateway.wait_for_metric(QUEUED, 1, backend="narrow")
+            gate.open()  # the place goes to the one who waits, and the second call of this one waits behind it
+            one.upstream.wait_for_requests(2)
+            gateway.wait_for_metric(QUEUED, 1, backend="narrow")
+        gateway.wait_for_metric(QUEUED, 0, backend="narrow")
+        eventually(lambda: (one.usage(of) - before)["requests"] == 1, what="the end of the call in the ledger")
+        assert one.usage(of) - before == {"requests": 1, "input": 10, "output": 5, "cost": 20_000_000}
+    eventually(lambda: (one.usage(of_other) - before_other)["requests"] == 1, what="the other's in the ledger")
 
 
 def test_limits_reserve_for_both(one: Fleet) -> None:
