@@ -29,9 +29,14 @@ apply() { # from the web; server-side, since large definitions do not fit into a
     curl --fail --silent --show-error --location --retry 3 "$1" | kubectl apply --server-side -f -
 }
 
-make_tools() {
-    GOBIN=$tools CGO_ENABLED=0 go install "sigs.k8s.io/kind@$kind_version"
-    GOBIN=$tools CGO_ENABLED=0 go install "helm.sh/helm/v4/cmd/helm@$helm_version"
+make_tools() { # a distribution's Go may be older than they ask for, and told to fetch no other
+    export GOBIN=$tools CGO_ENABLED=0 GOTOOLCHAIN=auto
+    go install "sigs.k8s.io/kind@$kind_version"
+    go install "helm.sh/helm/v4/cmd/helm@$helm_version"
+}
+
+established() { # an API server takes no object of a definition that it does not serve yet
+    kubectl wait --for=condition=Established customresourcedefinition --all --timeout=60s
 }
 
 make_cluster() {
@@ -47,14 +52,19 @@ make_cluster() {
 # that it names is not there, and helm would wait in vain for it to be ready.
 prepare() {
     case $1 in
-    custom-resources) helm upgrade --install llm-gateway-crds /charts/llm-gateway-crds ;;
+    custom-resources)
+        helm upgrade --install llm-gateway-crds /charts/llm-gateway-crds
+        established
+        ;;
     everything)
         apply "$keda-crds.yaml"
         apply "$gateway_api"
         apply "$prometheus_operator"
+        established
         ;;
     keda)
         apply "$keda.yaml"
+        established
         kubectl -n keda wait --for=condition=Available deployment --all --timeout=300s
         ;;
     esac

@@ -160,7 +160,10 @@ def test_what_a_scenario_needs_comes_first(project: Project) -> None:
     )
     beside = called.index("kubectl apply -f -")
     assert operator < beside < next(at for at, line in enumerate(called) if " install gw " in line)
-    assert "/charts/helm upgrade --install llm-gateway-crds /charts/llm-gateway-crds" in called
+    definitions = called.index("/charts/helm upgrade --install llm-gateway-crds /charts/llm-gateway-crds")
+    served = "kubectl wait --for=condition=Established customresourcedefinition --all --timeout=60s"
+    assert operator < called.index(served) < beside
+    assert called.index(served, definitions) < called.index("kubectl apply -f -", definitions)
 
 
 def test_a_scenario_that_fails_is_explained_and_left_there(project: Project) -> None:

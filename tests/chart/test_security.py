@@ -237,6 +237,18 @@ def test_valkey_talks_to_nobody_and_hears_the_gateway_and_the_test() -> None:
     assert peers == ["gateway", "test"]
 
 
+def test_a_redis_of_the_cache_is_reached_beside_the_bundled_one() -> None:
+    """An own Redis for kept answers is none of the chart's: its networks and ports are those of an external one."""
+    cache = {"settingsFromSecrets": {"LLM_GATEWAY_CACHE_REDIS_URL": {"name": "cache", "key": "url"}}}
+    where = {"networkPolicy": {"egress": {"redis": {"cidrs": ["10.7.0.0/16"], "ports": [6380]}}}}
+    wanted = {"to": [{"ipBlock": {"cidr": "10.7.0.0/16"}}], "ports": [{"protocol": "TCP", "port": 6380}]}
+    for mode in ("bundled", "none", "external"):
+        redis = {"mode": mode} | ({"external": {"url": "redis://redis.example:6380"}} if mode == "external" else {})
+        found = policies(render(merged(cache, where | {"redis": redis})))
+        assert found["gw-llm-gateway"]["egress"].count(wanted) == 1
+    assert wanted not in policies(render(where))["gw-llm-gateway"]["egress"], "and with the bundled one alone it is not"
+
+
 def test_api_server_is_reached_with_custom_resources_only() -> None:
     """Its networks and ports are values."""
     more = {"networkPolicy": {"egress": {"apiServer": {"cidrs": ["10.96.0.1/32"], "ports": [6443]}}}}

@@ -51,7 +51,6 @@
 
 {{/* Redis, wherever it is. */}}
 {{- define "llm-gateway.redisEgress" -}}
-{{- $redis := .Values.networkPolicy.egress.redis }}
 {{- if eq .Values.redis.mode "bundled" }}
 - to:
   - podSelector:
@@ -60,7 +59,13 @@
   ports:
   - {protocol: TCP, port: 6379}
 {{- else if eq .Values.redis.mode "external" }}
+{{- include "llm-gateway.externalRedisEgress" . }}
+{{- end }}
+{{- end }}
+
+{{/* A Redis that the chart does not make. */}}
+{{- define "llm-gateway.externalRedisEgress" -}}
+{{- $redis := .Values.networkPolicy.egress.redis }}
 {{- $peers := printf "%s\n%s" (include "llm-gateway.namespaces" $redis.namespaces) (include "llm-gateway.networks" $redis.cidrs) }}
 {{- include "llm-gateway.egress" (list $peers $redis.ports) }}
-{{- end }}
 {{- end }}
