@@ -29,6 +29,8 @@ _EXPOSED_HEADERS = (
     "retry-after",
     "x-llm-gateway-scenario",
     "x-llm-gateway-answer",
+    "x-llm-gateway-cache",
+    "age",
     "x-llm-gateway-backend",
     "x-llm-gateway-degraded",
     *(f"x-ratelimit-{what}-{unit}" for unit in ("requests", "tokens") for what in ("limit", "remaining", "reset")),
