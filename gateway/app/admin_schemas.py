@@ -171,8 +171,10 @@ class LevelList(Model):
 class Purge(Model):
     """Which kept answers are to be forgotten."""
 
-    tenant: str = Field(description="Name of the tenant.")
-    scenario: str | None = Field(default=None, description="Name of one scenario. Default: all of them.")
+    tenant: str = Field(max_length=63, description="Name of the tenant.")
+    scenario: str | None = Field(
+        default=None, max_length=253, description="Name of one scenario. Default: all of them."
+    )
 
 
 class UsageRow(Model):

@@ -175,6 +175,9 @@ def test_a_purge_holds_everywhere_at_once(both: CachedFleet) -> None:
     refused = [{"tenant": "nobody"}, {"tenant": "acme", "scenario": "nothing"}]
     codes = [admin.error(admin.call(both.gateways[0], "POST", "/cache/purge", each)) for each in refused]
     assert codes == [(404, "tenant_not_found"), (404, "scenario_not_found")]
+    for field in ("tenant", "scenario"):  # half a surrogate pair is no text, and no fault of the gateway
+        wrong = admin.call(both.gateways[0], "POST", "/cache/purge", {"tenant": "acme", field: "\ud800"})
+        assert (wrong.status, wrong.json()["error"]["param"]) == (400, field)
     read_only = admin.call(both.gateways[0], "POST", "/cache/purge", {"tenant": "acme"}, token=admin.READ_TOKEN)
     assert read_only.status == 403
 
