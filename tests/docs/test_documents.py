@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -168,3 +169,23 @@ def test_each_decision_is_listed() -> None:
         (title, path.name) for title, path in zip(titles, records, strict=True)
     ]
     assert len({number for number, _, _ in listed}) == len(records)
+
+
+def test_the_map_has_each_package_once_and_in_the_order_of_the_layers() -> None:
+    """Who looks for a package finds one row, and rows are in the order in which imports point down."""
+    contracts = tomllib.loads(text_of(ROOT / "pyproject.toml"))["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in contracts if contract["id"] == "layers")
+    depth = {name: number for number, layer in enumerate(layers) for name in re.findall(r"\w+", layer)}
+    section = text_of(ROOT / "CONTRIBUTING.md").split("## The map of the house")[1].split("\n\nOnly ")[0]
+    rows = [re.findall(r"`(\w+)(?:\.py)?`", row) for row in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)]
+    named = [name for row in rows for name in row]
+    assert sorted(named) == sorted(depth)
+    assert [depth[name] for name in named] == sorted(depth.values())
+
+
+def test_each_action_of_the_audit_is_told() -> None:
+    """Who alerts on changes of the admin API knows their names."""
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "gateway/app").glob("*.py"))
+    actions = set(re.findall(r'_audit\("([a-z.]+)"', sources))
+    assert {action for action in actions if f"`{action}`" not in text_of(ROOT / "docs/admin.md")} == set()
+    assert len(actions) > 1
