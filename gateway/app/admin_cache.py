@@ -1,6 +1,7 @@
 """Kept answers over the admin API: forgotten.
 
-Invariant: a purge is one write to Redis, holds for every replica from then on, and leaves an audit line.
+Invariant: a purge is one write to Redis, holds from then on for whoever looks there, and leaves an audit line. A worker
+looks again after ``LLM_GATEWAY_CACHE_LOCAL_S`` at the latest.
 """
 
 from __future__ import annotations
