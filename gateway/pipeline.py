@@ -128,12 +128,14 @@ class Pipeline:
         else:
             lease = await self._limiter.admit(limits, plan, request)
             request = lease.applied_to(request)
-        if scenario.shadow is not None:
+        if scenario.shadow is not None and plan.attempts:
             copy = replace(asked, output_limit=request.output_limit)
             self._rollouts.shadows.offer(_job(scenario.shadow, principal, copy, incoming, record))
         admitted = Asked(principal.tenant.name, scenario, request, plan, lease, record)
-        if scenario.cache is not None and (shared := await self._sharing.reply(admitted, incoming.cache_control)):
-            return shared
+        if scenario.cache is not None and plan.attempts:  # without any no limit was asked, and nobody is answered
+            shared = await self._sharing.reply(admitted, incoming.cache_control)
+            if shared is not None:
+                return shared
         cleanup = Cleanup()
         try:
             answer = await self._answering.call(admitted, admitted.request, cleanup)

@@ -12,6 +12,7 @@ import pytest
 
 from tests.support import admin
 from tests.support.cached import OTHER_TENANT, CachedFleet, cached_fleet, result, text
+from tests.support.documents import Document, api_key, backend, new_key, scenario
 from tests.support.gateway import ROOT
 from tests.support.openai_api import KINDS, Api, text_of
 from tests.support.scripts import Chat, Script, error_reply, event, json_reply, stream
@@ -215,6 +216,31 @@ def test_an_answer_expires() -> None:
     with cached_fleet(cache={"ttl": "300ms"}) as one:
         assert result(one.say()) == "miss"
         eventually(lambda: result(one.say()) == "miss" and one.calls() == 2, what="a second call")
+
+
+def test_who_may_ask_no_backend_gets_no_kept_answer() -> None:
+    """A key with a limit of cost, where no backend has a price: refused without a look, without a copy for a shadow."""
+    poor = new_key()
+    limits = [{"unit": "requests", "per": "minute", "amount": 2}, {"unit": "cost", "per": "month", "amount": "1"}]
+    shadow = {"percent": 100, "override": {"targets": [{"backend": "main"}]}}
+
+    def more(url: str) -> list[Document]:
+        return [
+            backend("unpriced", f"{url}/v1", model="other"),
+            scenario("free", "unpriced", cache={"mode": "exact"}, shadow=shadow),
+            api_key("poor-key", poor, limits=limits),
+        ]
+
+    with cached_fleet(more=more) as one:
+        refused = [one.say(model="free", key=poor, headers={"x-request-id": "refused"})]
+        assert [result(one.say(model="free", headers={"x-request-id": "served"})) for _ in range(2)] == ["miss", "hit"]
+        refused += [one.say(model="free", key=poor, headers={"x-request-id": "refused"}) for _ in range(3)]
+        assert [(each.status, result(each)) for each in refused] == [(503, None)] * 4
+        assert {each.json()["error"]["code"] for each in refused} == {"no_backend"}
+        assert result(one.say(model="free", headers={"x-request-id": "last"})) == "hit"
+        gateway = one.gateways[0]
+        gateway.wait_for_log(lambda line: line["event"] == "shadow" and line["request_id"] == "last")
+        assert not [line for line in gateway.logs() if line["event"] == "shadow" and line["request_id"] == "refused"]
 
 
 def test_what_is_asked_again_at_once_costs_no_look() -> None:
