@@ -39,12 +39,17 @@ class Answering:
         again = partial(self._caller.call, asked.plan, request, asked.record, cleanup)
         return await self._checked(rule, answer, asked.record, again)
 
-    def watch(self, asked: Asked, cleanup: Cleanup) -> Callable[[bytes], None] | None:
-        """What is to be told of a stream's events; None where nobody wants to know."""
+    def watch(
+        self, asked: Asked, cleanup: Cleanup, is_complete: Callable[[], bool] | None = None
+    ) -> Callable[[bytes], None] | None:
+        """What is to be told of a stream's events; None where nobody wants to know.
+
+        ``is_complete`` says at the close whether all was said; None: where the caller has had it all.
+        """
         if asked.scenario.answer is None:
             return None
         watch = self._answers.watch(asked.scenario.name, asked.scenario.answer)
-        cleanup.push(_end_watch, watch, asked.record)
+        cleanup.push(_end_watch, watch, is_complete or partial(_is_complete, asked.record))
         return watch.feed
 
     def conforms(self, rule: AnswerRule, body: bytes) -> bool:
@@ -81,5 +86,9 @@ def _charge_known(asked: Asked, answer: Answer) -> None:
         settle(asked, answer, GONE)
 
 
-def _end_watch(watch: StreamWatch, record: RequestRecord) -> None:
-    watch.close(complete=record.stream_end_reason == "complete")
+def _is_complete(record: RequestRecord) -> bool:
+    return record.stream_end_reason == "complete"
+
+
+def _end_watch(watch: StreamWatch, is_complete: Callable[[], bool]) -> None:
+    watch.close(complete=is_complete())

@@ -233,7 +233,8 @@ class Sharing:
         status = GONE
         try:
             shared.begin(head)
-            await _pass_on(answer, answer.stream, shared, self._answering.watch(asked, cleanup))
+            watch = self._answering.watch(asked, cleanup, partial(_is_complete, answer.stream, shared))
+            await _pass_on(answer, answer.stream, shared, watch)
             status = UpstreamFailed.status if answer.stream.failed else answer.status
         except AttemptFailed as broken:
             ended = answer.stream.done or answer.stream.failed  # all was said; only the connection was not ended well
@@ -319,6 +320,12 @@ async def _pass_on(answer: Answer, chat: ChatStream, shared: Shared, watch: Call
     if not source.delimited and not chat.done:
         raise AttemptFailed("reset", "connection closed before the end of the stream")
     push(chat.end())
+
+
+def _is_complete(chat: ChatStream, shared: Shared) -> bool:
+    """Whether all of a stream was said, wherever those who read it are."""
+    flight = shared.flight
+    return shared.is_said or (flight.is_done and flight.failure is None and not chat.failed)
 
 
 def _kept_head(asked: Asked, kept: Kept) -> Head:

@@ -49,9 +49,10 @@ class LocalAnswers:
         if self._hold_s <= 0 or size > self._bytes_max:
             return
         self.forget(way)
-        self._held[way.tenant, way.digest] = _Held(kept, monotonic())
+        now = monotonic()
+        self._held[way.tenant, way.digest] = _Held(kept, now)
         self._bytes += size
-        while self._bytes > self._bytes_max:
+        while self._bytes > self._bytes_max or now - next(iter(self._held.values())).since > self._hold_s:
             _, oldest = self._held.popitem(last=False)
             self._bytes -= len(oldest.kept.body)
 

@@ -59,6 +59,7 @@ def running() -> Iterator[Fleet]:
             scenario("waits", "narrow", answer={"schema": SCHEMA, "retry": True}),
             scenario("waits-shared", "narrow", answer={"schema": SCHEMA, "retry": True}, cache={"mode": "exact"}),
             scenario("narrow", "narrow"),
+            scenario("shared", "main", answer={"schema": SCHEMA}, cache={"mode": "exact"}),
         ]
         found.gateways[0].write_registry(further, "further.yaml")
         found.gateways[0].wait_for_metric("llm_gateway_registry_generation", 2)
@@ -157,6 +158,14 @@ def test_streams_are_judged_at_their_end(one: Fleet) -> None:
         assert answer.header("x-llm-gateway-answer") is None
         eventually(lambda result=result: checked(one, "streamed", result) == 1)  # type: ignore[misc]
         assert len(one.upstream.requests) == 1
+
+
+def test_streams_that_are_shared_are_judged_at_their_end(one: Fleet) -> None:
+    """By what the backend said, however far those who read it are: one that is said at once, too."""
+    one.upstream.behaviour = GOOD
+    for number in range(8):
+        assert one.ask(body("shared", f"{number}", stream=True)).header("x-llm-gateway-cache") == "miss"
+    eventually(lambda: checked(one, "shared", "valid") == 8)
 
 
 def test_long_answers_are_not_judged(one: Fleet) -> None:

@@ -67,3 +67,13 @@ def test_the_oldest_go_beyond_the_bound(clock: list[float]) -> None:
     none.hold(WAY, Kept(b"x", 0.0))
     assert none.find(WAY) is None
     assert clock == [100.0]
+
+
+def test_what_may_not_be_given_any_more_is_let_go(clock: list[float]) -> None:
+    """Where nobody asks for it again, too: many small answers take more memory than their bytes."""
+    held = LocalAnswers(1.0, 1000)
+    for number in range(20):
+        held.hold(msgspec.structs.replace(WAY, digest=b"%d" % number), Kept(b"x", 0.0))
+        clock[0] += 0.5
+    assert len(held._held) == 3
+    assert held.find(msgspec.structs.replace(WAY, digest=b"19")) is not None
