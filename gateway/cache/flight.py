@@ -139,7 +139,7 @@ class Flight:
         """The stream came to an end that is none; where it has not begun, whoever waits looks for another call."""
         if not self.is_done:
             self.failure = failure
-            self.is_lost = self.head is None
+            self.is_lost = self.head is None or self.places == 0
             self._end()
 
     def lose(self, detail: str) -> None:
@@ -265,7 +265,7 @@ class Follower:
                     await self.arrival()
         if flight.refusal is not None:
             raise flight.refusal.error()
-        if flight.head is None:
+        if flight.head is None or flight.is_lost:
             raise Lost
         return flight.head
 

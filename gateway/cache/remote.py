@@ -59,7 +59,7 @@ class Saying:
             pieces[-1] += piece[1:]
         else:
             pieces.append(piece)
-        if self._said == 0 and self._sent is None:
+        if self._said == 0 and self._sent is None and len(pieces) > 1:  # how it begins, and its first bytes
             self._flush()
         elif self._timer is None or self._timer.when() > self._loop.time() + SAY_EVERY_S:
             self._arm(SAY_EVERY_S)

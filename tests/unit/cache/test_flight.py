@@ -128,6 +128,28 @@ def test_a_stream_begins_with_its_first_bytes() -> None:
     asyncio.run(main())
 
 
+def test_a_stream_of_which_nothing_came_is_lost() -> None:
+    """Its head alone is no answer: whoever waits looks for another call, and nobody joins."""
+
+    async def main() -> None:
+        shared = flight()
+        follower = shared.join()
+        shared.begin(STREAM)
+        shared.lose("gone")
+        assert shared.is_lost
+        with pytest.raises(Lost):
+            await follower.begun(1)
+        begun = flight()
+        late = begun.join()
+        begun.begin(STREAM)
+        begun.push(b"one")
+        begun.lose("gone")
+        assert not begun.is_lost
+        assert await late.begun(1) == STREAM
+
+    asyncio.run(main())
+
+
 def test_a_refusal_is_told_to_all_each_with_its_own_error() -> None:
     """Headers of one caller never reach another."""
 
