@@ -76,7 +76,7 @@ class Lifecycle:
         management_port = PortServer(build_management(container.metrics, container.readiness, container.admin), LIMITS)
         await management_port.open(management)
         if self._settings.workers > 1:  # others serve: this one takes no connection before it can answer
-            await self._until(lambda: container.registry.snapshot.generation > 0 or self._finish_until != NEVER)
+            await self._until(lambda: container.readiness.informed or self._finish_until != NEVER)
         limits = connection_limits(self._settings)
         self._data = PortServer(container.app, limits, container.metrics.connection_refused)
         await self._data.open(data_listener)

@@ -20,6 +20,11 @@ class Readiness:
         self.listening = False
         self.draining = False
 
+    @property
+    def informed(self) -> bool:
+        """Whether everything was read that answers need."""
+        return self._registry_loaded() and not self._waiting_for()
+
     def reasons(self) -> list[str]:
         """Why no traffic should come; empty when it should."""
         reasons = []
@@ -27,9 +32,11 @@ class Readiness:
             reasons.append("draining")
         elif not self.listening:
             reasons.append("starting")
+        waiting = ", ".join(self._waiting_for())
         if not self._registry_loaded():
-            waiting = ", ".join(self._waiting_for())
             reasons.append(f"registry not loaded: waiting for {waiting}" if waiting else "registry not loaded")
+        elif waiting:
+            reasons.append(f"waiting for {waiting}")
         if not self._keys_known():
             reasons.append("keys not known: Redis has not answered yet")
         return reasons

@@ -159,6 +159,18 @@ def test_a_backend_at_zero_is_waited_for(stack: ExitStack, tmp_path: Path, pods:
     assert client.read_response().status == 200
 
 
+def test_a_start_waits_for_the_pods(stack: ExitStack, tmp_path: Path) -> None:
+    """With the registry alone a replica would get calls that it can only fail."""
+    kube, env = stack.enter_context(api_server(tmp_path))
+    kube.put_all(registry())
+    kube.hang(plural="endpointslices")
+    settings = {"LLM_GATEWAY_DISCOVERY_NAMESPACES": "models", "LLM_GATEWAY_KUBERNETES_TIMEOUT_S": "60s"}
+    gateway = stack.enter_context(cluster_gateway(env, KEY, awaits_readiness=False, **settings))
+    gateway.wait_for_log(lambda line: "registry generation" in str(line.get("message")), 20)
+    waits = ["waiting for endpointslices of models"]
+    eventually(lambda: gateway.management("/readyz").json().get("reasons") == waits, 20)
+
+
 def test_without_a_pod_and_without_a_queue_a_call_fails(stack: ExitStack, tmp_path: Path) -> None:
     """And the log says why; a Service outside of what is watched is warned of."""
     kube, gateway = start(stack, tmp_path)
