@@ -84,8 +84,17 @@ def _paths(one: object, other: object, path: str) -> Iterator[str]:
     if isinstance(one, dict) and isinstance(other, dict):
         for name in sorted(one.keys() | other.keys()):
             yield from _paths(one.get(name, _Missing), other.get(name, _Missing), f"{path}.{name}")
-    elif one != other or type(one) is not type(other):
+    elif not _equal(one, other):
         yield path
+
+
+def _equal(one: object, other: object) -> bool:
+    """Tell whether two JSON values are the same: 1.0 is 1, as an API server keeps it, and true is neither."""
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_equal(value, other[name]) for name, value in one.items())
+    return one == other and isinstance(one, bool) is isinstance(other, bool)
 
 
 class _Dumper(yaml.SafeDumper):
