@@ -19,6 +19,7 @@ from tests.support.chart import (
     Object,
     chart,
     manifests,
+    merged,
     one,
     parse,
     pod_of,
@@ -53,6 +54,33 @@ def test_lints_strictly(name: str) -> None:
     report = helm.lint(CHART, scenario(name), strict=True, namespace="llm")
     assert report["errors"] == []
     assert [each["error"] for each in report["messages"]] == ["icon is recommended"]
+
+
+def texts(node: Any) -> Any:
+    """Yield whatever stands where Kubernetes wants a name or the value of a label."""
+    if isinstance(node, list):
+        for each in node:
+            yield from texts(each)
+    elif isinstance(node, dict):
+        yield from (node[name] for name in ("namespace", "kubernetes.io/metadata.name") if name in node)
+        for part in ("labels", "matchLabels"):
+            yield from (node.get(part) or {}).values()
+        yield from node.get("matchNames", [])
+        for each in node.values():
+            yield from texts(each)
+
+
+@pytest.mark.parametrize("name", ["custom-resources", "everything"])
+def test_names_of_digits_stay_names(name: str) -> None:
+    """A namespace may be called 4711, which YAML without quotes takes for a number and an API server refuses."""
+    values = scenario(name)
+    more: dict[str, Any] = {"networkPolicy": {"egress": {"backends": {"namespaces": ["815"]}}}}
+    if name == "custom-resources":
+        more |= {"registry": {"namespace": "42"}, "discovery": {"namespaces": ["43"]}}
+    rendered_texts = chart().render(merged(values, more), name="12", namespace="4711")
+    found = list(texts(list(parse(rendered_texts))))
+    assert {"4711", "815", "12"} <= set(found)
+    assert [each for each in found if not isinstance(each, str)] == []
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -40,7 +40,7 @@
 {{- define "llm-gateway.selector" -}}
 {{- $root := index . 0 -}}
 app.kubernetes.io/name: {{ include "llm-gateway.name" $root }}
-app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/instance: {{ $root.Release.Name | quote }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 

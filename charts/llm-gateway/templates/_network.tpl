@@ -16,7 +16,7 @@
 {{/* Namespaces as peers. */}}
 {{- define "llm-gateway.namespaces" -}}
 {{- range . }}
-- namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ . }}}}
+- namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ . | quote }}}}
 {{- end }}
 {{- end }}
 
