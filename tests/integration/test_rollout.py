@@ -125,6 +125,24 @@ def test_a_failing_canary_is_withdrawn_everywhere_and_stays_so(fleet: Fleet) -> 
     assert fleet.gateways[1].metrics().value("llm_gateway_canary_withdrawn", scenario="chat") == 0
 
 
+def test_answers_that_were_kept_say_nothing_of_a_canary(fleet: Fleet) -> None:
+    """Whole or streamed: fast successes that no backend made would hide the failures of those that one did make."""
+    fleet.change(canary=CANARY | {"percent": 100}, cache={"mode": "exact"}, description="kept")
+    fleet.until("running")
+    gateway = fleet.gateways[0]
+
+    def asked(text: str, **fields: Any) -> str | None:
+        return ask(gateway, messages=[{"role": "user", "content": text}], **fields).header("x-llm-gateway-cache")
+
+    assert asked("one") == "miss"
+    eventually(lambda: asked("one") == "hit", what="an answer that is kept")
+    assert [asked("one", stream=bool(turn % 2)) for turn in range(20)] == ["hit"] * 20
+    assert asked("two") == "miss"  # told after all that came before it
+    made = len(fleet.upstream.requests)
+    eventually(lambda: fleet.rollout()["canary"]["requests"] >= made, what="what the calls showed")
+    assert fleet.rollout()["canary"]["requests"] == made
+
+
 def test_a_slow_canary_is_withdrawn(fleet: Fleet) -> None:
     """Streams whose first token comes later than allowed, though none fails."""
 
