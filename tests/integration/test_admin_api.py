@@ -179,7 +179,7 @@ def test_a_redis_that_comes_back_empty_forgets_nothing(start_gateway: StartGatew
 class Unready(GatewayProcess):
     """Counts as started when it answers at all."""
 
-    def _is_ready(self) -> bool:
+    def _is_up(self) -> bool:
         try:
             return self.management("/livez").status == 200 and opens(self, KEY) > 0
         except OSError:

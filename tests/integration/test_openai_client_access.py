@@ -246,7 +246,6 @@ def test_prompt(plain: Surface, kind: Any) -> None:
         ("prompted", {"persona": 1, "language": "y"}, "invalid_type", "prompt_variables"),
         ("prompted", ["persona"], "invalid_type", "prompt_variables"),
         ("chat", {"persona": "x"}, "unsupported_field", "prompt_variables"),
-        ("chat", {}, "unsupported_field", "prompt_variables"),
     ],
 )
 def test_wrong_prompt_variables(plain: Surface, model: str, variables: Any, code: str, param: str) -> None:
@@ -257,7 +256,8 @@ def test_wrong_prompt_variables(plain: Surface, model: str, variables: Any, code
     assert not plain.upstream.requests
 
 
-def test_null_prompt_variables_are_none(plain: Surface) -> None:
-    """``null`` means the same as leaving the field out, and does not go upstream."""
-    Api("sync", plain.gateway).complete(**chat_body(), extra_body={"prompt_variables": None})
+@pytest.mark.parametrize("nothing", [None, {}])
+def test_prompt_variables_that_are_none(plain: Surface, nothing: Any) -> None:
+    """``null`` and no variable at all mean the same as leaving the field out, and do not go upstream."""
+    Api("sync", plain.gateway).complete(**chat_body(), extra_body={"prompt_variables": nothing})
     assert plain.upstream.requests[0].json() == {"model": "upstream-model", "messages": MESSAGES}
