@@ -15,6 +15,9 @@ from gateway.limits.wire import PERIODS_MS
 SHARE_MIN = 0.99
 """Of what a limit may give, where ten times as much is asked for."""
 
+ONE_CALL_MORE = 180
+"""Tokens that a call may use beyond the least that could have been expected of it; see ``soak_upstream.TYPICAL``."""
+
 CALLS_PER_S = 6
 """Of one caller."""
 
@@ -42,7 +45,7 @@ class LimitsPlan:
         return (
             Rate("calls-second", "requests", "second", round(calls * 4), round(calls * 8)),
             Rate("calls-minute", "requests", "minute", round(calls * 2 * 60), round(calls * 10)),
-            Rate("tokens-minute", "tokens", "minute", self.callers * 1500, self.callers * 50),
+            Rate("tokens-minute", "tokens", "minute", self.callers * 1500, self.callers * 50, ONE_CALL_MORE),
         )
 
     def budgets(self) -> dict[str, int]:
@@ -59,10 +62,15 @@ class Rate:
     per: str
     amount: int
     burst: int
+    debt: int = 0  # what the last call may use beyond its reservation: nobody came after it to wait for that
 
     def allowed(self, elapsed_ms: int) -> float:
         """The most that it may give in so much time."""
         return self.burst + self.amount * elapsed_ms / PERIODS_MS[self.per]
+
+    def is_passed(self, given: int, elapsed_ms: int) -> bool:
+        """Whether it gave more than that and the debt of the last call."""
+        return given > self.allowed(elapsed_ms) + self.debt
 
     def is_exceeded(self, admitted_ms: Sequence[int]) -> bool:
         """Whether there is any span of time in which it gave more calls than it may."""

@@ -199,7 +199,7 @@ class _Soak:
             report.outcomes.append(
                 Outcome(rate.scenario, rate.unit, asked, counts["requests"], given, allowed, elapsed_ms / 1000)
             )
-            if given > allowed:
+            if rate.is_passed(given, elapsed_ms):
                 self._problem(f"{rate.scenario}: {given} {rate.unit} were made, {allowed:.1f} are allowed")
             if rate.unit == "requests" and rate.is_exceeded(admitted):
                 self._problem(f"{rate.scenario}: more calls than allowed were admitted in some span of time")
