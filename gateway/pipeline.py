@@ -150,7 +150,7 @@ class Pipeline:
                 cleanup.push(stream.stop_waiting)
                 reply = Reply(answer, scenario.name, answer.backend.name, stream, cleanup)
                 reply.headers = lease.headers()
-            reply.cache = record.cache
+            reply.cache, reply.dialect = record.cache, answer.dialect
             if answer.verdict:
                 reply.headers += verdict_header(answer.verdict)
             return reply
@@ -168,6 +168,8 @@ class Pipeline:
         if scenario.canary is not None:
             scenario = self._rollouts.choose(scenario, principal, asked, record)
         request = render(scenario, asked)
+        if scenario.lenient or request.native is not None:
+            request = _adapted(scenario, request)
         limits = self._limiter.bind(principal, scenario)
         asking = None
         if scenario.conditional:
@@ -183,6 +185,12 @@ def _noted(principal: Principal, snapshot: Snapshot, record: RequestRecord) -> P
     record.tenant = principal.tenant.name
     record.key = principal.key.name
     return principal
+
+
+def _adapted(scenario: Scenario, request: ChatRequest) -> ChatRequest:
+    """The request as backends of other dialects may need it. Answers that are kept, or judged, are told as chat."""
+    keeps = scenario.cache is not None or scenario.answer is not None
+    return replace(request, lenient=scenario.lenient, native=None if keeps else request.native)
 
 
 def _job(

@@ -13,7 +13,7 @@ from gateway.cleanup import Cleanup
 from gateway.errors import GatewayError
 from gateway.limits import End, Lease
 from gateway.meter import MeteredStream, charge, estimate_usage
-from gateway.model import ChatRequest, Plan, Scenario
+from gateway.model import ChatRequest, Dialect, Plan, Scenario
 from gateway.telemetry import RequestRecord
 from gateway.upstream.call import Answer
 
@@ -34,6 +34,7 @@ class Reply:
         "body",
         "cache",
         "content_type",
+        "dialect",
         "headers",
         "lines",
         "scenario",
@@ -45,6 +46,7 @@ class Reply:
         self, answer: Answer | Head, scenario: str, backend: str, stream: MeteredStream | None, cleanup: Cleanup
     ) -> None:
         self.status = answer.status
+        self.dialect: Dialect = "chat"  # in which body and stream are told
         self.content_type = answer.content_type
         self.body = answer.body
         self.stream = stream

@@ -21,6 +21,7 @@ from gateway.answering import Answering
 from gateway.cache import Cache, Flight, Follower, Head, Kept, Lost, Refusal, Shared, Way, pack
 from gateway.cleanup import Cleanup
 from gateway.clock import monotonic, wall
+from gateway.dialects.contract import EventStream
 from gateway.dialects.openai.replay import EVENT_STREAM, JSON, NotPlain, check_plain, events_of, whole_of
 from gateway.dialects.openai.stream import ChatStream
 from gateway.errors import TIMEOUT_OUTCOMES, AttemptFailed, GatewayError, UpstreamFailed, UpstreamTimeout
@@ -301,7 +302,7 @@ async def _is_wanted(shared: Shared) -> bool:
     return not shared.flight.is_done and (shared.is_said or await shared.is_followed())
 
 
-async def _pass_on(answer: Answer, chat: ChatStream, shared: Shared, watch: Callable[[bytes], None] | None) -> None:
+async def _pass_on(answer: Answer, chat: EventStream, shared: Shared, watch: Callable[[bytes], None] | None) -> None:
     """Say a stream as it comes, in whole events. Raises AttemptFailed."""
     source = answer.source
     assert source is not None
@@ -322,7 +323,7 @@ async def _pass_on(answer: Answer, chat: ChatStream, shared: Shared, watch: Call
     push(chat.end())
 
 
-def _is_complete(chat: ChatStream, shared: Shared) -> bool:
+def _is_complete(chat: EventStream, shared: Shared) -> bool:
     """Whether all of a stream was said, wherever those who read it are."""
     flight = shared.flight
     return shared.is_said or (flight.is_done and flight.failure is None and not chat.failed)

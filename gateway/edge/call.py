@@ -17,7 +17,8 @@ from typing import Any
 
 from gateway.auth import ClientAddress
 from gateway.clock import monotonic
-from gateway.dialects.openai.errors import error_body, error_event
+from gateway.dialects.contract import ErrorDialect
+from gateway.dialects.openai.errors import OPENAI_ERRORS
 from gateway.edge.body import ClientGone, Receive, read_body, too_large
 from gateway.edge.connections import CONNECTION_EXTENSION, ClientConnection
 from gateway.edge.head import RequestHead, read_head, refuse_encoded_body
@@ -52,6 +53,7 @@ class Call:
         "_send",
         "_task",
         "_watcher",
+        "dialect",
         "direct",
         "gone",
         "head",
@@ -71,6 +73,7 @@ class Call:
     ) -> None:
         self.scope = scope
         self.head = head
+        self.dialect: ErrorDialect = OPENAI_ERRORS
         self.gone = False
         self.started = False
         self.direct = not desk.is_wrapped
@@ -196,7 +199,8 @@ class Call:
         """Tell the client of ``error``, and the record of its detail."""
         note_error(self.record, error)
         if not self.started:
-            await self.answer(error.status, error_body(error), error_headers(error))
+            fields = self.dialect.header_fields(error_headers(error))
+            await self.answer(error.status, self.dialect.error_body(error), fields)
 
     async def cut(self) -> None:
         """The gateway ends before the request does: say so, as a refusal or as the last event of a stream."""
@@ -205,7 +209,7 @@ class Call:
         await self.refuse(error)
         if streams:
             self.record.stream_end_reason = "shutting_down"
-            await self.send(error_event(error), more=False)
+            await self.send(self.dialect.error_event(error), more=False)
 
     def end(self) -> None:
         """Stop watching; the record is complete."""

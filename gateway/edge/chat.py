@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
+from typing import Protocol
 
 from gateway.dialects.openai.replay import EVENT_STREAM
 from gateway.dialects.openai.request import read_chat_request
@@ -10,12 +11,22 @@ from gateway.edge.body import Receive
 from gateway.edge.call import Call, Frontdesk, Scope, Send
 from gateway.edge.wire import header_fields, header_lines
 from gateway.errors import MethodNotAllowed
-from gateway.meter import MeteredStream
 from gateway.model import ChatRequest
 from gateway.pipeline import Pipeline
 from gateway.reply import Reply
 
 PATH = "/v1/chat/completions"
+
+
+class Pieces(Protocol):
+    """What a stream is sent from; see ``MeteredStream``."""
+
+    def take(self) -> bytes | None:
+        """What is there for the caller; ``b""`` at the end, None where nothing is there yet."""
+
+    async def relay(self, push: Callable[[bytes], bool]) -> bytes | None:
+        """After ``take`` gave None: hand on what comes, until something is not taken, the end, or ``take`` is asked."""
+
 
 _LEAVE_ALONE = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
 """Asks caches and buffering proxies (nginx) on the way to leave a stream alone."""
@@ -46,7 +57,7 @@ class ChatCompletions:
         try:
             headers = reply_headers(reply, expose_backend=self._expose_backend)
             if reply.stream is not None:
-                await _send_stream(call, reply, reply.stream, headers)
+                await send_stream(call, reply.status, reply.stream, headers)
             elif not call.respond(reply.status, reply.body or b"", header_lines(headers) + reply.lines):
                 await call.answer(reply.status, reply.body or b"", headers + header_fields(reply.lines))
         finally:
@@ -77,10 +88,10 @@ def _cache_headers(reply: Reply) -> Iterator[tuple[bytes, bytes]]:
             yield from _LEAVE_ALONE
 
 
-async def _send_stream(call: Call, reply: Reply, stream: MeteredStream, headers: list[tuple[bytes, bytes]]) -> None:
+async def send_stream(call: Call, status: int, stream: Pieces, headers: list[tuple[bytes, bytes]]) -> None:
     """Pass on what comes as it comes: a piece that can be sent at once costs no coroutine."""
     headers += _LEAVE_ALONE
-    await call.start(reply.status, headers)
+    await call.start(status, headers)
     while True:
         piece = stream.take()
         if piece is None:

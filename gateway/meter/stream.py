@@ -13,8 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from gateway.clock import monotonic
-from gateway.dialects.openai.errors import error_event
-from gateway.dialects.openai.stream import ChatStream
+from gateway.dialects.contract import EventStream
 from gateway.errors import TIMEOUT_OUTCOMES, AttemptFailed, UpstreamFailed, UpstreamTimeout
 from gateway.telemetry import RequestRecord
 
@@ -45,7 +44,7 @@ class MeteredStream:
     def __init__(
         self,
         source: Pieces,
-        chat: ChatStream,
+        chat: EventStream,
         first: bytes,
         record: RequestRecord,
         watch: Callable[[bytes], None] | None = None,
@@ -176,4 +175,4 @@ class MeteredStream:
         record.error_code = error.code
         record.outcome = failure.outcome
         record.detail = failure.detail
-        return error_event(error)
+        return self._chat.error_event(error)

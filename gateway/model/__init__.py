@@ -21,6 +21,9 @@ __all__ = ["Credentials", "EchoOptions", "Frozen", "Price", "Problem", "Timeouts
 Provider = Literal["openai", "echo"]
 """Wire dialects that a backend may speak today."""
 
+Dialect = Literal["chat", "messages", "responses", "completions"]
+"""What a caller may speak: OpenAI Chat Completions, Anthropic Messages, OpenAI Responses, OpenAI Completions."""
+
 OUTPUT_LIMITS = ("max_completion_tokens", "max_tokens")
 """The two names of a request's output limit: the newer one and the one that more servers know."""
 
@@ -195,6 +198,7 @@ class Scenario(Frozen, frozen=True, dict=True):
     canary: Canary | None = None
     shadow: Shadow | None = None
     unmatched: Literal["refuse", "fallbacks"] | None = None  # for requests that no target takes
+    lenient: bool = False  # whether fields that a backend cannot translate are left out, instead of refused
     conditional: bool = False  # whether any target has a condition
 
     @cached_property
@@ -312,10 +316,19 @@ class Snapshot(Frozen, frozen=True):
     issuers: Mapping[str, Issuer] = {}  # by the exact claim iss
 
 
+class Native(Frozen, frozen=True):
+    """A request as its caller wrote it, in another dialect than chat: for a backend that speaks it, too."""
+
+    dialect: Dialect
+    fields: Mapping[str, msgspec.Raw | bytes]  # every top-level member of the body once
+    chat: Mapping[str, msgspec.Raw | bytes]  # what was made of them: by this, what a scenario has changed is known
+
+
 class ChatRequest(Frozen, frozen=True):
     """A chat completion as asked for: the fields that route, limit or bill, decoded; all of them, raw.
 
-    ``fields`` holds every top-level member of the body exactly once, in the caller's order, as raw JSON.
+    ``fields`` holds every top-level member of the body exactly once, in the caller's order, as raw JSON. Where the
+    caller speaks another dialect, they are a translation of what it wrote, which is ``native``.
     """
 
     model: str
@@ -329,6 +342,9 @@ class ChatRequest(Frozen, frozen=True):
     variables_field: str = "prompt_variables"  # which of the fields holds the variables of the scenario's prompt
     output_limit: int | None = None
     """The most output tokens of one choice that any backend may be asked for, whatever the fields say."""
+
+    native: Native | None = None
+    lenient: bool = False  # whether what a backend cannot do is left out, instead of refused
 
 
 class Plan(Frozen, frozen=True):

@@ -40,6 +40,7 @@ def compile_scenario(document: ScenarioDocument, scope: Scope, created: int) -> 
         disabled=spec.disabled,
         created=created,
         unmatched=spec.unmatched,
+        lenient=spec.lenient,
     )
     return _with_variants(_with_parts(base, spec, scope), document, scope)
 

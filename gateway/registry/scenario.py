@@ -295,6 +295,11 @@ class ScenarioSpec(Node):
     )
     canary: Canary | None = Field(default=None, description="A variant that a share of the callers gets.")
     shadow: Shadow | None = Field(default=None, description="A variant that gets copies of requests, unseen.")
+    lenient: bool = Field(
+        default=False,
+        description="Of a request for a backend of another dialect, what that cannot do is left out and counted."
+        " Default: such a request is refused with a 400 that names the field.",
+    )
     cache: Cache = Field(default_factory=Cache, description="Whether answers are kept, and identical calls share one.")
     access: Access = Field(default_factory=Access, description="Which tenants it is offered to.")
     disabled: bool = Field(default=False, description="true: nobody can call it, as if it were not there.")

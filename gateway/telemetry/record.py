@@ -77,6 +77,8 @@ class RequestRecord(msgspec.Struct, kw_only=True, gc=False):
     """Of a stream whose head was sent: ``complete``, or why it ended otherwise; one of a fixed set."""
     bytes_in: int = 0
     bytes_out: int = 0
+    dropped_fields: tuple[str, ...] = ()
+    """What a lenient scenario had left out because the backend cannot do it, by the fields of a chat request."""
     detail: str = ""
     """For operators only."""
     client_ip: str = ""

@@ -11,16 +11,33 @@ from gateway.model import Backend
 from gateway.telemetry import Metrics
 from gateway.upstream.limits import UpstreamLimits
 from gateway.upstream.queue import BackendQueue
+from gateway.upstream.signing import Signer, SignerOf, no_signer
 
-_CHAT_PATH = "/chat/completions"
+CHAT_PATH = "/chat/completions"
+_HEADS_MAX = 16
 
 
 class BackendState:
     """One backend's calls in flight, bounded by this process's share of its ``max_concurrent_requests``."""
 
-    __slots__ = ("_bound", "_chat_head", "_gauge", "_limits", "_metrics", "backend", "in_flight", "queue")
+    __slots__ = (
+        "_bound",
+        "_chat_head",
+        "_gauge",
+        "_heads",
+        "_limits",
+        "_metrics",
+        "_signer",
+        "_signer_of",
+        "backend",
+        "in_flight",
+        "queue",
+    )
 
-    def __init__(self, backend: Backend, metrics: Metrics, limits: UpstreamLimits) -> None:
+    def __init__(
+        self, backend: Backend, metrics: Metrics, limits: UpstreamLimits, signer_of: SignerOf = no_signer
+    ) -> None:
+        self._signer_of = signer_of
         self._gauge = metrics.backend_inflight(backend.name)
         self._metrics = metrics
         self._limits = limits
@@ -33,7 +50,9 @@ class BackendState:
         self.backend = backend
         bound, workers = backend.max_concurrent_requests, self._limits.workers
         self._bound = None if bound is None else max(1, bound // workers)
-        self._chat_head = b"" if backend.origin is None else request_head(backend, _CHAT_PATH)
+        self._chat_head = b"" if backend.origin is None else request_head(backend, CHAT_PATH)
+        self._heads: dict[str, bytes] = {}
+        self._signer = self._signer_of(backend)
         if backend.queue is not None:
             if self.queue is None:
                 self.queue = BackendQueue(backend, self, self._metrics, self._limits.queue_probe_s)
@@ -41,9 +60,27 @@ class BackendState:
         if self.queue is not None:
             self.queue.release()
 
-    def head_of(self, backend: Backend) -> bytes:
+    def head_of(self, backend: Backend, path: str = CHAT_PATH) -> bytes:
         """The prepared head for this version of the backend, which a reload may have replaced while a call waited."""
-        return self._chat_head if backend is self.backend else request_head(backend, _CHAT_PATH)
+        if backend is not self.backend:
+            return request_head(backend, path)
+        if path is CHAT_PATH:
+            return self._chat_head
+        head = self._heads.get(path)
+        if head is None:
+            head = request_head(backend, path)
+            if len(self._heads) < _HEADS_MAX:  # a path may hold the model's name, of which scenarios bring several
+                self._heads[path] = head
+        return head
+
+    @property
+    def signs(self) -> bool:
+        """Whether requests are signed, in the present version."""
+        return self._signer is not None
+
+    def signer_of(self, backend: Backend) -> Signer | None:
+        """Who signs requests to this version of the backend; None where its headers say all."""
+        return self._signer if backend is self.backend else self._signer_of(backend)
 
     @property
     def has_room(self) -> bool:
@@ -77,7 +114,8 @@ class Backends:
     The workers of this replica share the bounds of the backends evenly.
     """
 
-    def __init__(self, metrics: Metrics, limits: UpstreamLimits) -> None:
+    def __init__(self, metrics: Metrics, limits: UpstreamLimits, signer_of: SignerOf = no_signer) -> None:
+        self._signer_of = signer_of
         self._metrics = metrics
         self._limits = limits
         self._states: dict[str, BackendState] = {}
@@ -86,7 +124,7 @@ class Backends:
         """The state of ``backend``."""
         state = self._states.get(backend.name)
         if state is None:
-            state = self._states[backend.name] = BackendState(backend, self._metrics, self._limits)
+            state = self._states[backend.name] = BackendState(backend, self._metrics, self._limits, self._signer_of)
         elif state.backend is not backend:
             state.adopt(backend)
         return state

@@ -15,27 +15,33 @@ import msgspec
 
 from gateway.cleanup import Cleanup
 from gateway.clock import monotonic
+from gateway.dialects.contract import EventStream, Translation
 from gateway.dialects.openai.errors import error_body
 from gateway.dialects.openai.reply import ReplyFacts, read_reply
 from gateway.dialects.openai.request import encode_chat_request
 from gateway.dialects.openai.stream import ChatStream
+from gateway.dialects.providers import TRANSLATES
 from gateway.errors import AttemptFailed, InvalidRequest, Outcome
-from gateway.model import Backend, ChatRequest, Plan
-from gateway.telemetry import Metrics, RequestRecord, TraceContext
-from gateway.upstream.backends import Backends, BackendState
+from gateway.model import Backend, ChatRequest, Dialect, Plan
+from gateway.telemetry import Metrics, RequestRecord
+from gateway.upstream.backends import CHAT_PATH, Backends, BackendState
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.echo import echo
 from gateway.upstream.limits import UpstreamLimits
 from gateway.upstream.outcomes import exhausted, failure_of_answer, header
+from gateway.upstream.signing import SignerOf, no_signer
 from gateway.upstream.source import Source
+from gateway.upstream.translated import TranslatedSource
 
 _PASSED_THROUGH = frozenset({400, 413, 415, 422})
+_JSON = b"application/json"
+_CRLF = b"\r\n"
 
 
 class Answer(msgspec.Struct, kw_only=True):
     """What a backend answered: a whole body, or a stream of which ``first`` has been read already.
 
-    ``before`` is an answer that was thrown away for this one: what it used is charged, too.
+    It is told in ``dialect``. ``before`` is an answer that was thrown away for this one: what it used is charged, too.
     """
 
     backend: Backend
@@ -44,20 +50,23 @@ class Answer(msgspec.Struct, kw_only=True):
     body: bytes | None = None
     facts: ReplyFacts | None = None
     first: bytes = b""
-    stream: ChatStream | None = None
+    stream: EventStream | None = None
     source: Source | None = None
     before: Answer | None = None
     verdict: str = ""  # whether it conforms to the scenario's schema, where that has one
+    dialect: Dialect = "chat"
 
 
 class Caller:
     """Makes calls on behalf of requests."""
 
-    def __init__(self, client: UpstreamClient, limits: UpstreamLimits, metrics: Metrics) -> None:
+    def __init__(
+        self, client: UpstreamClient, limits: UpstreamLimits, metrics: Metrics, signer_of: SignerOf = no_signer
+    ) -> None:
         self._client = client
         self._limits = limits
         self._metrics = metrics
-        self._backends = Backends(metrics, limits)
+        self._backends = Backends(metrics, limits, signer_of)
 
     def has_room_beside(self, backend: Backend) -> bool:
         """Whether a call that nobody waits for may take a place: while less than half of the backend's are taken."""
@@ -66,9 +75,11 @@ class Caller:
     async def call(self, plan: Plan, request: ChatRequest, record: RequestRecord, cleanup: Cleanup) -> Answer:
         """The first real answer of the plan. What a stream holds is left on ``cleanup``.
 
-        Raises GatewayError when the plan is exhausted (NoBackend, Overloaded, UpstreamTimeout, UpstreamFailed).
+        Raises GatewayError when the plan is exhausted (NoBackend, Overloaded, UpstreamTimeout, UpstreamFailed), or when
+        none of its backends can do what is asked (InvalidRequest).
         """
         failures: list[AttemptFailed] = []
+        impossible: InvalidRequest | None = None
         for backend in plan.attempts:
             record.backend = backend.name
             record.provider = backend.provider
@@ -91,9 +102,14 @@ class Caller:
                 failures.append(failure)
                 if failure.is_final:
                     break
+            except InvalidRequest as refusal:  # not in this backend's dialect; perhaps in the next one's
+                outcome, detail = "refused", refusal.message
+                impossible = impossible or refusal
             finally:
                 record.attempts.append((backend.name, outcome, monotonic() - started_at, detail))
                 self._metrics.attempt(backend.name, outcome)
+        if impossible is not None and not failures:
+            raise impossible
         raise exhausted(plan, failures)
 
     async def _patiently(
@@ -128,11 +144,14 @@ class Caller:
         """One try, in a place that was taken."""
         queue = state.queue
         source: Source | None = None
+        translation: Translation | None = None
         try:
             if backend.origin is None:
                 source = echo(backend, request)
             else:
-                parts = _request_parts(state.head_of(backend), request, backend, record.trace)
+                translation, parts = _prepared(state, backend, request, record)
+                if state.signs:
+                    parts = await _signed(state, backend, parts, translation)
                 started_at = monotonic()
                 try:
                     sent = None if queue is None else queue.sent
@@ -143,9 +162,9 @@ class Caller:
                 queue.answered()
             body = None if request.stream or source.status != 200 else source.whole()
             if body is None:
-                answer = await self._read(source, backend, request, record)
+                answer = await self._read(source, backend, request, record, translation)
             else:  # most whole answers come with their head, and then there is nothing to wait for
-                answer = _whole(backend, body, self._limits.max_body_bytes)
+                answer = _whole(backend, body, self._limits.max_body_bytes, translation)
         except BaseException as failure:  # also when cancelled: the backend must stop and its place must be free
             if source is not None:
                 source.close()
@@ -161,17 +180,35 @@ class Caller:
             cleanup.push(source.close)
         return answer
 
-    async def _read(self, source: Source, backend: Backend, request: ChatRequest, record: RequestRecord) -> Answer:
+    async def _read(
+        self,
+        source: Source,
+        backend: Backend,
+        request: ChatRequest,
+        record: RequestRecord,
+        translation: Translation | None,
+    ) -> Answer:
+        limits = self._limits
         if source.status != 200:
-            return await self._read_refusal(source, backend, record)
+            return await self._read_refusal(source, backend, record, translation)
         if not request.stream:
-            body = await self._read_body(source, record, self._limits.max_body_bytes)
-            return _whole(backend, body, self._limits.max_body_bytes)
+            body = await self._read_body(source, record, limits.max_body_bytes)
+            return _whole(backend, body, limits.max_body_bytes, translation)
         content_type = header(source, b"content-type")
         if content_type.lower().startswith(b"application/json"):
-            read_reply(await self._read_body(source, record, self._limits.max_body_bytes))
+            body = await self._read_body(source, record, limits.max_body_bytes)
+            _whole(backend, body, limits.max_body_bytes, translation)
             raise AttemptFailed("protocol_error", "a stream was asked for and a whole reply came")
-        stream = ChatStream(drop_usage=not request.include_usage, max_event_bytes=self._limits.max_event_bytes)
+        if translation is None:
+            stream: EventStream = ChatStream(
+                drop_usage=not request.include_usage, max_event_bytes=limits.max_event_bytes
+            )
+        else:
+            stream = translation.events(limits.max_event_bytes)
+            translator = translation.translator(limits.max_event_bytes)
+            if translator is not None:
+                source = TranslatedSource(source, translator)
+                content_type = b"text/event-stream"
         first = await self._read_first_event(source, stream, record)
         return Answer(
             backend=backend,
@@ -180,9 +217,10 @@ class Caller:
             first=first,
             stream=stream,
             source=source,
+            dialect="chat" if translation is None else translation.dialect,
         )
 
-    async def _read_first_event(self, source: Source, stream: ChatStream, record: RequestRecord) -> bytes:
+    async def _read_first_event(self, source: Source, stream: EventStream, record: RequestRecord) -> bytes:
         """Everything up to and with the first event that holds data; comments before it are held back with it."""
         held: list[bytes] = []
         size = 0
@@ -203,7 +241,9 @@ class Caller:
             raise AttemptFailed("error_in_body", "a stream whose first event is an error")
         return b"".join(held)
 
-    async def _read_refusal(self, source: Source, backend: Backend, record: RequestRecord) -> Answer:
+    async def _read_refusal(
+        self, source: Source, backend: Backend, record: RequestRecord, translation: Translation | None
+    ) -> Answer:
         """A status that is the caller's to see passes with its body; every other one fails the attempt."""
         status = source.status
         if status not in _PASSED_THROUGH:
@@ -211,13 +251,21 @@ class Caller:
         try:
             body = await self._read_body(source, record, self._limits.max_error_body_bytes)
             content_type = header(source, b"content-type") or b"application/json"
+            if translation is not None:
+                body, content_type = translation.refusal(status, body), b"application/json"
         except _TooLarge:
             refusal = InvalidRequest(
                 "The model backend refused the request; its explanation is too large to pass on.",
                 code="upstream_refused",
             )
-            body, content_type = error_body(refusal), b"application/json"
-        return Answer(backend=backend, status=status, content_type=content_type, body=body)
+            body, content_type, translation = error_body(refusal), b"application/json", None
+        return Answer(
+            backend=backend,
+            status=status,
+            content_type=content_type,
+            body=body,
+            dialect="chat" if translation is None else translation.dialect,
+        )
 
     async def _read_body(self, source: Source, record: RequestRecord, limit: int) -> bytes:
         started_at = monotonic()
@@ -238,26 +286,53 @@ class Caller:
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def _request_parts(
-    chat_head: bytes, request: ChatRequest, backend: Backend, trace: TraceContext
-) -> tuple[bytes, bytes]:
-    """Head and body to send."""
-    body = encode_chat_request(request, backend)
+def _prepared(
+    state: BackendState, backend: Backend, request: ChatRequest, record: RequestRecord
+) -> tuple[Translation | None, tuple[bytes, bytes]]:
+    """The way back of an answer that has to be translated, and head and body to send. Raises InvalidRequest."""
+    translate = TRANSLATES.get(backend.provider)
+    translation: Translation | None = None
+    if translate is None:
+        body = encode_chat_request(request, backend)
+        start = state.head_of(backend)
+    else:
+        translation = translate(request, backend)
+        outgoing = translation.outgoing
+        record.dropped_fields = outgoing.dropped
+        body = outgoing.body
+        start = state.head_of(backend, outgoing.path) + outgoing.lines
+    trace = record.trace
     state_line = b"tracestate: %b\r\n" % trace.tracestate if trace.tracestate else b""
     head = b"%btraceparent: %b\r\n%bcontent-length: %d\r\n\r\n" % (
-        chat_head,
+        start,
         trace.upstream_header(),
         state_line,
         len(body),
     )
-    return head, body
+    return translation, (head, body)
 
 
-def _whole(backend: Backend, body: bytes, limit: int) -> Answer:
+async def _signed(
+    state: BackendState, backend: Backend, parts: tuple[bytes, bytes], translation: Translation | None
+) -> tuple[bytes, bytes]:
+    """The request with the credential that is made for it. Raises AttemptFailed."""
+    head, body = parts
+    signer = state.signer_of(backend)
+    if signer is None:
+        return parts
+    path = CHAT_PATH if translation is None else translation.outgoing.path
+    lines = await signer.lines(f"{backend.path}{path}", body)
+    return head.removesuffix(_CRLF) + lines + _CRLF, body
+
+
+def _whole(backend: Backend, body: bytes, limit: int, translation: Translation | None) -> Answer:
     """The answer that a whole body is. Raises AttemptFailed where it is none, or larger than ``limit`` bytes."""
     if len(body) > limit:
         raise _TooLarge(limit)
-    return Answer(backend=backend, status=200, content_type=b"application/json", body=body, facts=read_reply(body))
+    if translation is None:
+        return Answer(backend=backend, status=200, content_type=_JSON, body=body, facts=read_reply(body))
+    told, facts = translation.whole(body)
+    return Answer(backend=backend, status=200, content_type=_JSON, body=told, facts=facts, dialect=translation.dialect)
 
 
 class _TooLarge(AttemptFailed):

@@ -25,6 +25,7 @@ from gateway.upstream.source import Source
 
 _MAX_RETRY_AFTER_S = 86_400.0
 _BUSY_RETRY_AFTER_S = 1.0
+_OVERLOADED_STATUSES = frozenset({503, 529})  # 529: Anthropic's, https://docs.anthropic.com/en/api/errors
 _OVERLOADED: frozenset[Outcome] = frozenset({"busy", "rate_limited"})
 
 
@@ -95,7 +96,7 @@ def exhausted(plan: Plan, failures: Sequence[AttemptFailed]) -> GatewayError:
     wait_s = min(waits, default=None)
     last = next((failure for failure in reversed(failures) if failure.outcome != "busy"), failures[-1])
     detail = last.detail
-    if last.outcome in _OVERLOADED or last.status == 503:
+    if last.outcome in _OVERLOADED or last.status in _OVERLOADED_STATUSES:
         wait_s = _BUSY_RETRY_AFTER_S if wait_s is None else wait_s
         return Overloaded("The model is overloaded. Please try again later.", detail=detail, retry_after_s=wait_s)
     if last.outcome in TIMEOUT_OUTCOMES:

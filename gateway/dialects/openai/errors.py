@@ -5,6 +5,8 @@ Source: https://platform.openai.com/docs/guides/error-codes
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from gateway.errors import GatewayError
@@ -32,3 +34,18 @@ def error_body(error: GatewayError) -> bytes:
 def error_event(error: GatewayError) -> bytes:
     """The same as one server-sent event: how an error is told after a stream has begun."""
     return b"data: " + error_body(error) + b"\n\n"
+
+
+class OpenAIErrors:
+    """Both, as an ``ErrorDialect``: names of header fields are OpenAI's as they are."""
+
+    error_body = staticmethod(error_body)
+    error_event = staticmethod(error_event)
+
+    @staticmethod
+    def header_fields(fields: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """The fields as they are."""
+        return list(fields)
+
+
+OPENAI_ERRORS = OpenAIErrors()

@@ -16,8 +16,9 @@ from collections.abc import Iterable
 
 import msgspec
 
+from gateway.dialects.openai.errors import error_event
 from gateway.dialects.openai.usage import ABSENT, ERROR_OBJECT, read_usage, text_bytes
-from gateway.errors import AttemptFailed
+from gateway.errors import AttemptFailed, GatewayError
 from gateway.model import Usage
 
 _EVENT_END = re.compile(rb"\n\r?\n|\r\r")
@@ -105,6 +106,10 @@ class ChatStream:
         rest = bytes(self._held)
         self._held.clear()
         return self._pass_on(rest)
+
+    def error_event(self, error: GatewayError) -> bytes:
+        """How ``error`` is told after the stream has begun."""
+        return error_event(error)
 
     def _hold(self, data: bytes) -> None:
         self._held += data
