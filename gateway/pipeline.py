@@ -190,7 +190,10 @@ def _noted(principal: Principal, snapshot: Snapshot, record: RequestRecord) -> P
 def _adapted(scenario: Scenario, request: ChatRequest) -> ChatRequest:
     """The request as backends of other dialects may need it. Answers that are kept, or judged, are told as chat."""
     keeps = scenario.cache is not None or scenario.answer is not None
-    return replace(request, lenient=scenario.lenient, native=None if keeps else request.native)
+    native = request.native
+    if native is not None and keeps:
+        native = replace(native, dialect="chat")
+    return replace(request, lenient=scenario.lenient, native=native)
 
 
 def _job(

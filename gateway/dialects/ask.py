@@ -110,10 +110,7 @@ class Ask:
     def cannot(self, field: str, why: str = "") -> None:
         """Note that the backend cannot do this. Raises InvalidRequest unless the scenario is lenient."""
         if not self.request.lenient:
-            reason = f": {why}" if why else ""
-            raise InvalidRequest(
-                f"`{field}` cannot be used with this model{reason}.", code="unsupported_field", param=field
-            )
+            raise impossible(field, why)
         if len(self.dropped) < NAMES_MAX:
             self.dropped.append(field)
 
@@ -150,3 +147,21 @@ _decode_integer = msgspec.json.Decoder(int).decode
 _decode_boolean = msgspec.json.Decoder(bool).decode
 _decode_text = msgspec.json.Decoder(str).decode
 _decode_stop = msgspec.json.Decoder(str | list[str]).decode
+
+
+def beyond_chat(request: ChatRequest) -> tuple[str, ...]:
+    """What is left out of a request where it does not pass through as its caller wrote it.
+
+    Raises InvalidRequest where there is any, unless the scenario is lenient.
+    """
+    if request.native is None or not request.native.beyond:
+        return ()
+    if not request.lenient:
+        raise impossible(request.native.beyond[0])
+    return request.native.beyond
+
+
+def impossible(field: str, why: str = "") -> InvalidRequest:
+    """The refusal of what the backend cannot do."""
+    reason = f": {why}" if why else ""
+    return InvalidRequest(f"`{field}` cannot be used with this model{reason}.", code="unsupported_field", param=field)

@@ -319,9 +319,10 @@ class Snapshot(Frozen, frozen=True):
 class Native(Frozen, frozen=True):
     """A request as its caller wrote it, in another dialect than chat: for a backend that speaks it, too."""
 
-    dialect: Dialect
+    dialect: Dialect  # chat: it passes through to no backend
     fields: Mapping[str, msgspec.Raw | bytes]  # every top-level member of the body once
     chat: Mapping[str, msgspec.Raw | bytes]  # what was made of them: by this, what a scenario has changed is known
+    beyond: tuple[str, ...] = ()  # fields that a chat request has no place for, by the names the caller knows them by
 
 
 class ChatRequest(Frozen, frozen=True):

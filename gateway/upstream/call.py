@@ -15,6 +15,7 @@ import msgspec
 
 from gateway.cleanup import Cleanup
 from gateway.clock import monotonic
+from gateway.dialects.ask import beyond_chat
 from gateway.dialects.contract import EventStream, Translation
 from gateway.dialects.openai.errors import error_body
 from gateway.dialects.openai.reply import ReplyFacts, read_reply
@@ -147,6 +148,7 @@ class Caller:
         translation: Translation | None = None
         try:
             if backend.origin is None:
+                record.dropped_fields = beyond_chat(request)
                 source = echo(backend, request)
             else:
                 translation, parts = _prepared(state, backend, request, record)
@@ -293,12 +295,15 @@ def _prepared(
     translate = TRANSLATES.get(backend.provider)
     translation: Translation | None = None
     if translate is None:
+        record.dropped_fields = beyond_chat(request)
         body = encode_chat_request(request, backend)
         start = state.head_of(backend)
     else:
         translation = translate(request, backend)
         outgoing = translation.outgoing
         record.dropped_fields = outgoing.dropped
+        if translation.dialect == "chat":
+            record.dropped_fields += beyond_chat(request)
         body = outgoing.body
         start = state.head_of(backend, outgoing.path) + outgoing.lines
     trace = record.trace

@@ -8,10 +8,10 @@ import msgspec
 import pytest
 
 from gateway.dialects import form
-from gateway.dialects.ask import Ask
+from gateway.dialects.ask import Ask, beyond_chat
 from gateway.dialects.openai.request import read_chat_request
 from gateway.errors import InvalidRequest
-from gateway.model import Backend, Origin
+from gateway.model import Backend, Native, Origin
 
 BACKEND = Backend(name="b", provider="openai", origin=Origin(scheme="http", host="h", port=1), max_output_tokens=100)
 HELLO = [{"role": "user", "content": "hello"}]
@@ -76,3 +76,14 @@ def test_what_cannot_be_read_is_named(fields: dict[str, Any], param: str) -> Non
     with pytest.raises(InvalidRequest) as caught:
         _ = (asked.messages(), asked.tools(), asked.tool_choice(), asked.answer_format(), asked.number("temperature"))
     assert (caught.value.param or "").startswith(param)
+
+
+def test_what_chat_has_no_place_for_is_refused_by_the_name_its_caller_knows() -> None:
+    """Where the request does not pass through; a lenient scenario leaves it out."""
+    native = Native(dialect="responses", fields={}, chat={}, beyond=("truncation",))
+    request = msgspec.structs.replace(ask().request, native=native)
+    with pytest.raises(InvalidRequest) as caught:
+        beyond_chat(request)
+    assert caught.value.param == "truncation"
+    assert beyond_chat(msgspec.structs.replace(request, lenient=True)) == ("truncation",)
+    assert beyond_chat(ask().request) == ()
