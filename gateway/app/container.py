@@ -17,6 +17,7 @@ from gateway.app.readiness import Readiness
 from gateway.app.redis import redis_lane
 from gateway.app.shadow import ShadowLine
 from gateway.app.sharing import SharingParts
+from gateway.app.signing import signers
 from gateway.app.slow_metrics import SlowMetrics
 from gateway.app.tasks import BackgroundTasks
 from gateway.auth import FetchOptions, IssuerKeys, KeyOptions, KeySetFetcher, TokenAuthenticator, TokenOptions
@@ -72,7 +73,8 @@ class Container:
         limits = upstream_limits(settings)
         self.discovery = new_discovery(settings)
         self.upstream = UpstreamClient(limits, self.discovery)
-        caller = Caller(self.upstream, limits, self.metrics)
+        self.signers = signers(settings)
+        caller = Caller(self.upstream, limits, self.metrics, self.signers)
         self.lane = redis_lane(settings, inherited.redis_url, self.metrics)
         scripts = None if self.lane is None else load_scripts()
         self.limiter = Limiter(self.lane, scripts, limit_options(settings), self.metrics)
@@ -146,6 +148,7 @@ class Container:
             await self.lane.close()
         await self.admin.close()
         await self.issuer_keys.close()
+        await self.signers.close()
         self.upstream.close()
         self.metrics.close()
         await asyncio.to_thread(self.access_log.flush)

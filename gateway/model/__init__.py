@@ -15,8 +15,18 @@ import msgspec
 
 from gateway.fingerprint import digest_of
 from gateway.model.base import Credentials, EchoOptions, Frozen, Price, Problem, Timeouts, Usage
+from gateway.model.credentials import Credential
 
-__all__ = ["Credentials", "EchoOptions", "Frozen", "Price", "Problem", "Timeouts", "Usage"]  # and all below
+__all__ = [  # and all below
+    "Credential",
+    "Credentials",
+    "EchoOptions",
+    "Frozen",
+    "Price",
+    "Problem",
+    "Timeouts",
+    "Usage",
+]
 
 Provider = Literal["openai", "echo"]
 """Wire dialects that a backend may speak today."""
@@ -69,7 +79,7 @@ class Backend(Frozen, frozen=True):
     """One model endpoint, compiled."""
 
     no_effect: ClassVar[frozenset[str]] = frozenset(
-        {"headers", "timeouts", "max_concurrent_requests", "queue", "price", "disabled"}
+        {"headers", "credential", "timeouts", "max_concurrent_requests", "queue", "price", "disabled"}
     )
 
     name: str
@@ -79,6 +89,7 @@ class Backend(Frozen, frozen=True):
     model: str | None = None  # the name sent upstream; None: the name the scenario has
     headers: tuple[tuple[bytes, bytes], ...] = ()  # added upstream, credential included; never logged
     open_headers: tuple[tuple[bytes, bytes], ...] = ()  # those of them that hold no credential
+    credential: Credential | None = None  # what requests are signed with; None: the headers hold all that is needed
     timeouts: Timeouts = Timeouts()
     max_concurrent_requests: int | None = None  # per replica; None: unbounded
     queue: Queue | None = None  # None: a call fails at once

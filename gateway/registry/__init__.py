@@ -6,7 +6,8 @@ a folder live. Nothing here speaks HTTP, and nothing here writes to the folder.
 """
 
 from gateway.registry.accounts import PromptDocument
-from gateway.registry.compile import AnySecret, SecretSource, compile_prompt
+from gateway.registry.compile import AnySecret, compile_prompt
+from gateway.registry.compile_auth import SecretSource
 from gateway.registry.folder import FolderRegistry
 from gateway.registry.keys import KEY_PATTERN, api_key_document, checksum_ok, generate_key, key_digest
 from gateway.registry.load import LoadResult, LoadState, load_folder

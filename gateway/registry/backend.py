@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated, Literal, Self
@@ -12,13 +11,13 @@ from pydantic import (
     BeforeValidator,
     Field,
     PlainValidator,
-    StringConstraints,
     WithJsonSchema,
     model_validator,
 )
 
 from gateway.model import OUTPUT_LIMITS
 from gateway.registry import values
+from gateway.registry.backend_auth import Auth
 from gateway.registry.base import (
     Document,
     Duration,
@@ -28,7 +27,6 @@ from gateway.registry.base import (
     HeaderValue,
     Metadata,
     Money,
-    Name,
     Node,
     PositiveDuration,
     text_type,
@@ -48,12 +46,6 @@ def _at_most_an_hour(seconds: float) -> float:
     return seconds
 
 
-def _expected_secret_env(value: str) -> str:
-    if not re.fullmatch(values.SECRET_ENV_PATTERN[1:-1], value):
-        raise ValueError("must be the name of a variable: LLM_GATEWAY_SECRET_ and then A-Z, 0-9 or _")
-    return value
-
-
 Url = Annotated[
     values.Url,
     PlainValidator(lambda value: values.url(value if isinstance(value, str) else "")),
@@ -61,7 +53,6 @@ Url = Annotated[
 ]
 Provider = Annotated[Literal["openai", "echo"], BeforeValidator(_not_supported)]
 QueueWait = Annotated[PositiveDuration, AfterValidator(_at_most_an_hour), text_type(values.DURATION_PATTERN)]
-SecretEnv = Annotated[str, AfterValidator(_expected_secret_env), text_type(values.SECRET_ENV_PATTERN)]
 
 
 def _can_be_left_out(value: str) -> str:
@@ -73,56 +64,6 @@ def _can_be_left_out(value: str) -> str:
 
 
 UnsupportedField = Annotated[str, AfterValidator(_can_be_left_out)]
-
-
-class SecretRef(Node):
-    """A key of a Secret of the registry's namespace."""
-
-    name: Name = Field(description="Name of the Secret, which must have the label llmgateway.dev/credential.")
-    key: Annotated[str, StringConstraints(pattern=r"^[-._a-zA-Z0-9]{1,253}$")] = Field(description="Key in its data.")
-
-
-class Secret(Node):
-    """Where a secret is; exactly one of them."""
-
-    env: SecretEnv | None = Field(default=None, description="Environment variable with the prefix LLM_GATEWAY_SECRET_.")
-    file: Annotated[str, StringConstraints(min_length=1, max_length=512)] | None = Field(
-        default=None, description="File below the secrets folder of the settings."
-    )
-    secret_ref: SecretRef | None = Field(
-        default=None, description="Secret in the cluster; only there, and there only this."
-    )
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        if sum(each is not None for each in (self.env, self.file, self.secret_ref)) != 1:
-            raise FieldErrors(("", "must have exactly one of env, file and secretRef"))
-        return self
-
-
-class Auth(Node):
-    """The credential sent upstream."""
-
-    type: Literal["bearer", "header", "none"] = Field(
-        description="bearer: `Authorization: Bearer SECRET`; header: the secret alone in a header of your choice; none."
-    )
-    name: HeaderName | None = Field(default=None, description="The header, for type header.")
-    secret: Secret | None = Field(default=None, description="Where the credential is; required but for type none.")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        errors = []
-        if self.type == "header" and self.name is None:
-            errors.append(("name", "is required with type header"))
-        if self.type != "header" and self.name is not None:
-            errors.append(("name", "is for type header only"))
-        if self.type != "none" and self.secret is None:
-            errors.append(("secret", f"is required with type {self.type}"))
-        if self.type == "none" and self.secret is not None:
-            errors.append(("secret", "is not for type none"))
-        if errors:
-            raise FieldErrors(*errors)
-        return self
 
 
 class Timeouts(Node):

@@ -1,14 +1,10 @@
 """From valid documents to the values of ``gateway.model``, with what they refer to resolved.
 
 Pure but for reading a backend's secret through the given source. A reference that does not resolve raises FieldErrors
-naming each field. A secret appears in a compiled header and nowhere else: in no reason, no repr, no log.
+naming each field.
 """
 
 from __future__ import annotations
-
-import re
-from collections.abc import Iterator
-from typing import Protocol
 
 import msgspec
 
@@ -17,8 +13,9 @@ from gateway.dialects.openai.structured import response_format
 from gateway.registry import template
 from gateway.registry.accounts import ApiKeyDocument, PromptDocument, TenantDocument
 from gateway.registry.accounts import Limit as LimitSpec
+from gateway.registry.compile_auth import NOT_READ, SecretSource, auth_headers, credential_of
 from gateway.registry.documents import Answer as AnswerSpec
-from gateway.registry.documents import BackendDocument, BackendSpec, FieldErrors, Secret
+from gateway.registry.documents import BackendDocument, FieldErrors
 from gateway.registry.documents import Cache as CacheSpec
 from gateway.registry.documents import Echo as EchoSpec
 from gateway.registry.documents import Parameters as ParametersSpec
@@ -27,26 +24,6 @@ from gateway.registry.documents import Timeouts as TimeoutsSpec
 from gateway.registry.scope import References, Scope
 
 _ALWAYS_ALLOWED = frozenset({"model", "messages", "stream", "stream_options", *model.OUTPUT_LIMITS})
-
-
-class SecretSource(Protocol):
-    """Where the secrets that documents name are read; raises any exception, whose text must not hold the secret.
-
-    ``in_cluster``: the documents are custom resources, which may name Services of the cluster.
-    """
-
-    @property
-    def in_cluster(self) -> bool:
-        """Whether it is one of the cluster."""
-
-    def env(self, name: str) -> bytes:
-        """Return the value of an environment variable."""
-
-    def file(self, name: str) -> bytes:
-        """Return the content of a file below the secrets folder."""
-
-    def ref(self, name: str, key: str) -> bytes:
-        """Return the value of a key of a Secret in the cluster."""
 
 
 NOT_IN_A_FOLDER = "is read from the Kubernetes API only; in a folder use env or file"
@@ -79,7 +56,7 @@ class AnySecret:
         if refusal:
             raise ValueError(refusal)
         self.asked += 1
-        return b"not-read"
+        return NOT_READ
 
 
 class CompiledKey(model.Frozen, frozen=True):
@@ -90,7 +67,7 @@ class CompiledKey(model.Frozen, frozen=True):
 
 
 def compile_backend(document: BackendDocument, secrets: SecretSource) -> model.Backend:
-    """Compile a backend; its credential becomes one of its headers."""
+    """Compile a backend; its credential becomes one of its headers, or what its requests are signed with."""
     spec = document.spec
     price = spec.price
     if spec.service is not None and not secrets.in_cluster:
@@ -103,8 +80,9 @@ def compile_backend(document: BackendDocument, secrets: SecretSource) -> model.B
         origin=where.origin if where else None,
         path=where.path if where else "",
         model=spec.model,
-        headers=(*open_headers, *_credential(spec, secrets)),
+        headers=(*open_headers, *auth_headers(spec.auth, secrets)),
         open_headers=open_headers,
+        credential=credential_of(spec.auth, secrets),
         timeouts=_timeouts(spec.timeouts),
         max_concurrent_requests=spec.max_concurrent_requests,
         queue=None if spec.queue is None else _queue(spec.queue),
@@ -122,31 +100,6 @@ def compile_backend(document: BackendDocument, secrets: SecretSource) -> model.B
         unsupported_fields=frozenset(name.casefold() for name in spec.unsupported_fields),
         echo=_echo(spec.echo or EchoSpec()) if spec.provider == "echo" else None,
     )
-
-
-def _credential(spec: BackendSpec, secrets: SecretSource) -> Iterator[tuple[bytes, bytes]]:
-    auth = spec.auth
-    if auth is not None and auth.secret is not None:
-        secret = _secret(auth.secret, secrets)
-        if auth.type == "bearer":
-            yield b"authorization", b"Bearer " + secret
-        else:
-            yield (auth.name or "").encode(), secret
-
-
-def _secret(spec: Secret, secrets: SecretSource) -> bytes:
-    given = "env" if spec.env is not None else "file" if spec.file is not None else "secretRef"
-    field = f"spec.auth.secret.{given}"
-    try:
-        if spec.secret_ref is not None:
-            value = secrets.ref(spec.secret_ref.name, spec.secret_ref.key)
-        else:
-            value = secrets.env(spec.env) if spec.env is not None else secrets.file(spec.file or "")
-    except Exception as error:  # noqa: BLE001  # whatever a source raises, this backend alone cannot be compiled
-        raise FieldErrors((field, str(error) or type(error).__name__)) from None
-    if not re.fullmatch(rb"[\x21-\x7e]([\x20-\x7e]{0,8190}[\x21-\x7e])?", value):
-        raise FieldErrors((field, "names a secret that is empty or cannot be sent in a header"))
-    return value
 
 
 def _timeouts(spec: TimeoutsSpec) -> model.Timeouts:

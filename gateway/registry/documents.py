@@ -3,7 +3,8 @@
 One model per kind; ``base`` says how they behave. Nothing is defined here: this is where the others find them.
 """
 
-from gateway.registry.backend import Auth, BackendDocument, BackendSpec, Echo, Price, Queue, Secret, Timeouts
+from gateway.registry.backend import BackendDocument, BackendSpec, Echo, Price, Queue, Timeouts
+from gateway.registry.backend_auth import Auth, Secret
 from gateway.registry.base import API_VERSION, Document, FieldErrors, Kind, Metadata, Node
 from gateway.registry.conditions import Target, When
 from gateway.registry.scenario import Access, Answer, Cache, Override, Parameters, ScenarioDocument, ScenarioSpec

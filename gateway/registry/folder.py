@@ -16,7 +16,7 @@ from pathlib import Path
 from gateway.clock import wall
 from gateway.errors import RegistryInvalid
 from gateway.model import Frozen, Problem, Snapshot
-from gateway.registry.compile import SecretSource
+from gateway.registry.compile_auth import SecretSource
 from gateway.registry.files import Listing, list_folder
 from gateway.registry.load import NOTHING_LOADED, LoadResult, load_folder
 

@@ -18,14 +18,8 @@ from msgspec.structs import replace
 from gateway.model import Backend, Frozen, Issuer, KeyEntry, Problem, Prompt, Scenario, Snapshot, Tenant
 from gateway.registry.accounts import ApiKeyDocument, PromptDocument, TenantDocument
 from gateway.registry.claims import Claims, claims, parse_folder
-from gateway.registry.compile import (
-    CompiledKey,
-    SecretSource,
-    compile_backend,
-    compile_key,
-    compile_prompt,
-    compile_tenant,
-)
+from gateway.registry.compile import CompiledKey, compile_backend, compile_key, compile_prompt, compile_tenant
+from gateway.registry.compile_auth import SecretSource
 from gateway.registry.compile_scenario import compile_scenario, refresh_scenario
 from gateway.registry.documents import BackendDocument, FieldErrors, Kind, ScenarioDocument
 from gateway.registry.files import list_folder

@@ -152,12 +152,14 @@ class Caller:
                 source = echo(backend, request)
             else:
                 translation, parts = _prepared(state, backend, request, record)
-                if state.signs:
-                    parts = await _signed(state, backend, parts, translation)
                 started_at = monotonic()
                 try:
                     sent = None if queue is None else queue.sent
-                    source = await self._client.exchange(backend.origin, parts, backend.timeouts, sent)
+                    source = await (
+                        self._exchange_signed(state, backend, parts, translation)
+                        if state.signs
+                        else self._client.exchange(backend.origin, parts, backend.timeouts, sent)
+                    )
                 finally:
                     record.upstream_wait_s += monotonic() - started_at
             if queue is not None and source.status != 503:
@@ -181,6 +183,25 @@ class Caller:
             cleanup.push(state.leave)
             cleanup.push(source.close)
         return answer
+
+    async def _exchange_signed(
+        self, state: BackendState, backend: Backend, parts: tuple[bytes, bytes], translation: Translation | None
+    ) -> Source:
+        """The answer to a request with the credential that is made for it, and once more where that was refused."""
+        assert backend.origin is not None, "nothing in process is signed"
+        sent = None if state.queue is None else state.queue.sent
+        signer = state.signer_of(backend)
+        if signer is None:
+            return await self._client.exchange(backend.origin, parts, backend.timeouts, sent)
+        head, body = parts
+        path = CHAT_PATH if translation is None else translation.outgoing.path
+        lines = await signer.lines(f"{backend.path}{path}", body)
+        source = await self._client.exchange(backend.origin, _with(head, lines, body), backend.timeouts, sent)
+        if source.status != 401 or not signer.refused(lines):
+            return source
+        source.close()
+        lines = await signer.lines(f"{backend.path}{path}", body)
+        return await self._client.exchange(backend.origin, _with(head, lines, body), backend.timeouts, sent)
 
     async def _read(
         self,
@@ -317,16 +338,8 @@ def _prepared(
     return translation, (head, body)
 
 
-async def _signed(
-    state: BackendState, backend: Backend, parts: tuple[bytes, bytes], translation: Translation | None
-) -> tuple[bytes, bytes]:
-    """The request with the credential that is made for it. Raises AttemptFailed."""
-    head, body = parts
-    signer = state.signer_of(backend)
-    if signer is None:
-        return parts
-    path = CHAT_PATH if translation is None else translation.outgoing.path
-    lines = await signer.lines(f"{backend.path}{path}", body)
+def _with(head: bytes, lines: bytes, body: bytes) -> tuple[bytes, bytes]:
+    """A request with further header lines, each with CRLF."""
     return head.removesuffix(_CRLF) + lines + _CRLF, body
 
 

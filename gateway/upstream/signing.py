@@ -17,6 +17,12 @@ class Signer(Protocol):
         ``target`` is path and query. Raises AttemptFailed (unauthorized) where there is no credential to be had.
         """
 
+    def refused(self, lines: bytes) -> bool:
+        """The backend answered 401 to a request with these lines: whether it is worth to ask once more with new ones.
+
+        Never where nothing new could be made, so that a credential that is wrong is not asked for again and again.
+        """
+
 
 SignerOf = Callable[[Backend], Signer | None]
 """Who signs the requests of a backend; None where its headers hold all that is needed. Must not wait."""

@@ -15,6 +15,7 @@ from gateway.model import Backend, ChatRequest, Origin, Plan
 from gateway.telemetry import Metrics, RequestRecord
 from gateway.upstream import UpstreamLimits
 from gateway.upstream.call import Answer, Caller
+from gateway.upstream.signing import SignerOf, no_signer
 from gateway.upstream.source import Takeable
 
 REQUEST = ChatRequest(model="m", fields={"messages": b"[]"})
@@ -71,9 +72,11 @@ class FakeClient:
     def __init__(self, *answers: FakeSource | AttemptFailed | None) -> None:
         self.answers = list(answers)
         self.sources = [each for each in answers if isinstance(each, FakeSource)]
+        self.sent: list[tuple[bytes, bytes]] = []
 
-    async def exchange(self, *_: object) -> FakeSource:
+    async def exchange(self, _origin: object, parts: tuple[bytes, bytes], *_: object) -> FakeSource:
         """As the client's."""
+        self.sent.append(parts)
         answer = self.answers.pop(0)
         if answer is None:
             await asyncio.Event().wait()
@@ -86,10 +89,11 @@ class FakeClient:
 class Calls:
     """One caller with what it counts."""
 
-    def __init__(self, client: FakeClient) -> None:
+    def __init__(self, client: FakeClient, signer_of: SignerOf = no_signer) -> None:
         self.client = client
         self.metrics = Metrics(version="test")
-        self.caller = Caller(client, UpstreamLimits(max_body_bytes=100, max_error_body_bytes=10), self.metrics)  # type: ignore[arg-type]
+        limits = UpstreamLimits(max_body_bytes=100, max_error_body_bytes=10)
+        self.caller = Caller(client, limits, self.metrics, signer_of)  # type: ignore[arg-type]
         self.record = RequestRecord(attempts=[])
         self.cleanup = Cleanup()
 
@@ -321,3 +325,59 @@ def test_places_at_a_backend() -> None:
     assert calls.outcomes() == ["ok", "busy", "ok"]
     calls.cleanup.close()
     assert calls.in_flight(one) == [0]
+
+
+class CountingSigner:
+    """Signs with a number that grows; after a refusal it may make ``more`` of them."""
+
+    def __init__(self, more: int) -> None:
+        self.more = more
+        self.made = 0
+        self.asked: list[tuple[str, bytes]] = []
+        self.refusals: list[bytes] = []
+
+    async def lines(self, target: str, body: bytes) -> bytes:
+        """The next line."""
+        self.asked.append((target, body))
+        self.made += 1
+        return b"x-signature: %d\r\n" % self.made
+
+    def refused(self, lines: bytes) -> bool:
+        """Noted."""
+        self.refusals.append(lines)
+        self.more -= 1
+        return self.more >= 0
+
+
+def test_a_signed_request_has_the_lines_of_its_signer() -> None:
+    """Within its head, before the empty line."""
+    client, signer = FakeClient(FakeSource(200, GOOD)), CountingSigner(0)
+    asyncio.run(Calls(client, lambda _: signer).call(A))
+    ((head, body),) = client.sent
+    assert head.endswith(b"\r\nx-signature: 1\r\n\r\n")
+    assert head.count(b"\r\n\r\n") == 1
+    assert signer.asked == [("/chat/completions", body)]
+
+
+def test_a_credential_that_is_refused_is_made_once_more() -> None:
+    """The same attempt goes on with the new one; both answers are let go."""
+    client, signer = FakeClient(FakeSource(401), FakeSource(200, GOOD)), CountingSigner(9)
+    calls = Calls(client, lambda _: signer)
+    answer = asyncio.run(calls.call(A))
+    assert answer.status == 200
+    assert calls.outcomes() == ["ok"]
+    assert signer.refusals == [b"x-signature: 1\r\n"]
+    assert b"x-signature: 2" in client.sent[1][0]
+    assert [source.closed for source in client.sources] == [1, 1]
+
+
+@pytest.mark.parametrize(("more", "requests"), [(0, 1), (9, 2)])
+def test_a_credential_that_stays_refused_fails_the_attempt(more: int, requests: int) -> None:
+    """One further try at most, and none where the signer has nothing new."""
+    client, signer = FakeClient(*(FakeSource(401) for _ in range(requests))), CountingSigner(more)
+    calls = Calls(client, lambda _: signer)
+    with pytest.raises(GatewayError):
+        asyncio.run(calls.call(A))
+    assert calls.outcomes() == ["unauthorized"]
+    assert len(client.sent) == requests
+    assert [source.closed for source in client.sources] == [1] * requests

@@ -1,0 +1,39 @@
+"""Who signs the requests of which backend: one maker of signers for each kind of credential."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gateway.model import Backend, Credential
+    from gateway.settings import Settings
+    from gateway.upstream.signing import Signer
+
+MakeSigner = Callable[["Backend"], "Signer"]
+"""Makes the signer of a backend whose credential is of the maker's kind. Must not wait; cheap, or it remembers."""
+
+Close = Callable[[], Awaitable[None]]
+
+
+class Signers:
+    """A ``SignerOf``: the maker is chosen by the type of the backend's credential."""
+
+    def __init__(self, makers: Mapping[type[Credential], MakeSigner], closes: tuple[Close, ...] = ()) -> None:
+        self._makers = makers
+        self._closes = closes
+
+    def __call__(self, backend: Backend) -> Signer | None:
+        """Who signs requests to ``backend``; None where its headers hold all that is needed."""
+        credential = backend.credential
+        return None if credential is None else self._makers[type(credential)](backend)
+
+    async def close(self) -> None:
+        """End what makers do in the background."""
+        for close in self._closes:
+            await close()
+
+
+def signers(settings: Settings) -> Signers:  # noqa: ARG001  # of which each kind takes its bounds
+    """All kinds. A kind is a line here and one in ``gateway.registry.compile_auth``."""
+    return Signers({})

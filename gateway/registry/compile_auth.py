@@ -1,0 +1,79 @@
+"""From ``spec.auth`` to a header of the backend, or to what its requests are signed with.
+
+Invariant: a secret appears in what is compiled and nowhere else: in no reason, no repr, no log. Pure but for reading
+it through the given source.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Final, Protocol
+
+from gateway import model
+from gateway.registry.backend_auth import Auth, Secret
+from gateway.registry.base import FieldErrors
+
+NOT_READ: Final = b"not-read"
+"""What stands for a secret where a registry is looked at far from its secrets."""
+
+_HEADER_SECRET = re.compile(rb"[\x21-\x7e]([\x20-\x7e]{0,8190}[\x21-\x7e])?")
+
+
+class SecretSource(Protocol):
+    """Where the secrets that documents name are read; raises any exception, whose text must not hold the secret.
+
+    ``in_cluster``: the documents are custom resources, which may name Services of the cluster.
+    """
+
+    @property
+    def in_cluster(self) -> bool:
+        """Whether it is one of the cluster."""
+
+    def env(self, name: str) -> bytes:
+        """Return the value of an environment variable."""
+
+    def file(self, name: str) -> bytes:
+        """Return the content of a file below the secrets folder."""
+
+    def ref(self, name: str, key: str) -> bytes:
+        """Return the value of a key of a Secret in the cluster."""
+
+
+CompileCredential = Callable[[Auth, SecretSource], model.Credential]
+"""Makes the credential of one kind of ``spec.auth``. Raises FieldErrors; a secret that is NOT_READ is a good one."""
+
+CREDENTIALS: Final[Mapping[str, CompileCredential]] = MappingProxyType({})
+"""By ``spec.auth.type``: the kinds that no static header can hold."""
+
+
+def auth_headers(auth: Auth | None, secrets: SecretSource) -> Iterator[tuple[bytes, bytes]]:
+    """The header that holds the credential, where one can."""
+    if auth is None or auth.secret is None or auth.type in CREDENTIALS:
+        return
+    given, secret = read_secret(auth.secret, secrets)
+    if not _HEADER_SECRET.fullmatch(secret):
+        raise FieldErrors((given, "names a secret that is empty or cannot be sent in a header"))
+    if auth.type == "bearer":
+        yield b"authorization", b"Bearer " + secret
+    else:
+        yield (auth.name or "").encode(), secret
+
+
+def credential_of(auth: Auth | None, secrets: SecretSource) -> model.Credential | None:
+    """What requests are signed with; None where headers hold all that is needed."""
+    compile_credential = None if auth is None else CREDENTIALS.get(auth.type)
+    return None if auth is None or compile_credential is None else compile_credential(auth, secrets)
+
+
+def read_secret(spec: Secret, secrets: SecretSource) -> tuple[str, bytes]:
+    """The field that names the secret, for reasons, and what it holds."""
+    given = "env" if spec.env is not None else "file" if spec.file is not None else "secretRef"
+    field = f"spec.auth.secret.{given}"
+    try:
+        if spec.secret_ref is not None:
+            return field, secrets.ref(spec.secret_ref.name, spec.secret_ref.key)
+        return field, secrets.env(spec.env) if spec.env is not None else secrets.file(spec.file or "")
+    except Exception as error:  # noqa: BLE001  # whatever a source raises, this backend alone cannot be compiled
+        raise FieldErrors((field, str(error) or type(error).__name__)) from None
