@@ -6,7 +6,7 @@ name (left out and noted, where the scenario is lenient). None is lost silently.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -24,6 +24,20 @@ _SAYS_NOTHING = frozenset(
     {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"}
 )
 """Fields that change nothing of what a model answers: they are for the provider's own books."""
+
+_NEUTRAL: Mapping[str, frozenset[bytes]] = {
+    "frequency_penalty": frozenset({b"0", b"0.0"}),
+    "presence_penalty": frozenset({b"0", b"0.0"}),
+    "repetition_penalty": frozenset({b"1", b"1.0"}),
+    "logit_bias": frozenset({b"{}"}),
+    "logprobs": frozenset({b"false"}),
+    "top_logprobs": frozenset({b"0"}),
+    "modalities": frozenset({b'["text"]'}),
+    "min_p": frozenset({b"0", b"0.0"}),
+    "tools": frozenset({b"[]"}),
+    "functions": frozenset({b"[]"}),
+}
+"""Values with which a field asks for what happens without it: clients send them, and nothing is lost with them."""
 
 NAMES_MAX = 64
 """How many names of dropped fields are noted of one request."""
@@ -118,8 +132,8 @@ class Ask:
         """What was left out. Raises InvalidRequest for a field that nobody took, unless the scenario is lenient."""
         if self.request.choices > 1:
             self.cannot("n", "it answers once")
-        for name in self._left:
-            if name not in _SAYS_NOTHING:
+        for name, raw in self._left.items():
+            if name not in _SAYS_NOTHING and bytes(raw) not in _NEUTRAL.get(name, ()):
                 self.cannot(name[:256])
         return tuple(self.dropped)
 

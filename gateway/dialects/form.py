@@ -31,7 +31,7 @@ class Text(_Said, tag_field="type", tag="text", kw_only=True):
     """Text, maybe the end of what the backend is to cache."""
 
     text: str
-    cache_control: msgspec.Raw | None = None
+    cache_control: msgspec.Raw | Unset = UNSET
 
 
 class ImageUrl(_Said, kw_only=True):
@@ -45,7 +45,7 @@ class Image(_Said, tag_field="type", tag="image_url", kw_only=True):
     """An image."""
 
     image_url: ImageUrl
-    cache_control: msgspec.Raw | None = None
+    cache_control: msgspec.Raw | Unset = UNSET
 
 
 class AudioData(_Said, kw_only=True):
@@ -73,7 +73,7 @@ class File(_Said, tag_field="type", tag="file", kw_only=True):
     """A document, such as a PDF."""
 
     file: FileData
-    cache_control: msgspec.Raw | None = None
+    cache_control: msgspec.Raw | Unset = UNSET
 
 
 class Refusal(_Said, tag_field="type", tag="refusal", kw_only=True):
@@ -130,10 +130,10 @@ class Message(_Said, kw_only=True):
     reasoning_content: str | None = None
     thinking_blocks: list[ThinkingBlock] | None = None
     is_error: bool = False
-    cache_control: msgspec.Raw | None = None
-    annotations: msgspec.Raw | None = None  # clients send an answer back as they got it; says nothing to a model
-    audio: msgspec.Raw | None = None
-    function_call: msgspec.Raw | None = None
+    cache_control: msgspec.Raw | Unset = UNSET
+    annotations: msgspec.Raw | Unset = UNSET  # clients send an answer back as they got it; says nothing to a model
+    audio: msgspec.Raw | Unset = UNSET
+    function_call: msgspec.Raw | Unset = UNSET
 
 
 class FunctionSpec(_Said, kw_only=True):
@@ -141,7 +141,7 @@ class FunctionSpec(_Said, kw_only=True):
 
     name: str
     description: str | None = None
-    parameters: msgspec.Raw | None = None
+    parameters: msgspec.Raw | Unset = UNSET
     strict: bool | None = None
 
 
@@ -174,7 +174,7 @@ class SchemaFormat(_Said, kw_only=True):
 
     name: str
     description: str | None = None
-    schema: msgspec.Raw | None = None
+    schema: msgspec.Raw | Unset = UNSET
     strict: bool | None = None
 
 
@@ -257,7 +257,7 @@ class Choice(msgspec.Struct, kw_only=True):
     index: int = 0
     message: Told | Unset | None = UNSET
     delta: Told | Unset | None = UNSET
-    logprobs: msgspec.Raw | Unset | None = UNSET
+    logprobs: msgspec.Raw | Unset = UNSET
     finish_reason: str | None = None
     stop_sequence: str | Unset | None = UNSET
 
@@ -275,6 +275,7 @@ class Completion(msgspec.Struct, kw_only=True):
     system_fingerprint: str | Unset | None = UNSET
 
 
+NULL = msgspec.Raw(b"null")
 CHUNK = "chat.completion.chunk"
 DONE = b"data: [DONE]\n\n"
 
@@ -284,6 +285,11 @@ decode_tools = msgspec.json.Decoder(list[Tool]).decode
 decode_tool_choice = msgspec.json.Decoder(ToolChoice).decode
 decode_answer_format = msgspec.json.Decoder(AnswerFormat).decode
 decode_completion = msgspec.json.Decoder(Completion).decode
+
+
+def given(raw: msgspec.Raw | Unset) -> msgspec.Raw | Unset:
+    """A value that is kept raw; unset where it is null, which says the same."""
+    return UNSET if raw is UNSET or raw == NULL else raw
 
 
 def encode_completion(completion: Completion) -> bytes:

@@ -334,6 +334,7 @@ class Native(Frozen, frozen=True):
     fields: Mapping[str, msgspec.Raw | bytes]  # every top-level member of the body once
     chat: Mapping[str, msgspec.Raw | bytes]  # what was made of them: by this, what a scenario has changed is known
     beyond: tuple[str, ...] = ()  # fields that a chat request has no place for, by the names the caller knows them by
+    betas: tuple[str, ...] = ()  # of ``messages``: what the caller's anthropic-beta header asks for
 
 
 class ChatRequest(Frozen, frozen=True):

@@ -42,13 +42,27 @@ def test_what_nobody_took_is_refused_by_name() -> None:
 
 def test_a_lenient_scenario_leaves_it_out_and_says_so() -> None:
     """Also further answers."""
-    assert ask(lenient=True, logit_bias={}, n=2).done() == ("n", "logit_bias")
+    assert ask(lenient=True, logit_bias={"1": 2}, n=2).done() == ("n", "logit_bias")
+
+
+def test_values_that_ask_for_nothing_are_taken() -> None:
+    """Clients send them, and no backend has to know them."""
+    neutral: dict[str, Any] = {
+        "frequency_penalty": 0,
+        "presence_penalty": 0.0,
+        "logit_bias": {},
+        "logprobs": False,
+        "tools": [],
+    }
+    assert ask(**neutral, modalities=["text"], n=1).done() == ()
+    with pytest.raises(InvalidRequest, match="`presence_penalty` cannot be used"):
+        ask(presence_penalty=0.5).done()
 
 
 def test_a_backend_may_say_what_it_does_not_take() -> None:
     """Such a field is not there for it."""
     backend = msgspec.structs.replace(BACKEND, unsupported_fields=frozenset({"logit_bias"}))
-    assert ask(backend=backend, logit_bias={}).done() == ()
+    assert ask(backend=backend, logit_bias={"1": 2}).done() == ()
 
 
 @pytest.mark.parametrize(
