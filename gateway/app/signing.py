@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
+from gateway.model.credentials import TokenFile
+from gateway.settings import SecretReader
+from gateway.upstream.bearer import file_tokens
+
 if TYPE_CHECKING:
     from gateway.model import Backend, Credential
     from gateway.settings import Settings
@@ -34,6 +38,6 @@ class Signers:
             await close()
 
 
-def signers(settings: Settings) -> Signers:  # noqa: ARG001  # of which each kind takes its bounds
+def signers(settings: Settings) -> Signers:
     """All kinds. A kind is a line here and one in ``gateway.registry.compile_auth``."""
-    return Signers({})
+    return Signers({TokenFile: file_tokens(SecretReader(settings).file)})

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
+from gateway.dialects.azure import AzureCall
 from gateway.dialects.contract import Translate
 
-TRANSLATES: Final[Mapping[str, Translate]] = MappingProxyType({})
+TRANSLATES: Final[Mapping[str, Translate]] = MappingProxyType({"azure": AzureCall})

@@ -28,7 +28,7 @@ __all__ = [  # and all below
     "Usage",
 ]
 
-Provider = Literal["openai", "echo"]
+Provider = Literal["openai", "azure", "echo"]
 """Wire dialects that a backend may speak today."""
 
 Dialect = Literal["chat", "messages", "responses", "completions"]
@@ -89,6 +89,7 @@ class Backend(Frozen, frozen=True):
     model: str | None = None  # the name sent upstream; None: the name the scenario has
     headers: tuple[tuple[bytes, bytes], ...] = ()  # added upstream, credential included; never logged
     open_headers: tuple[tuple[bytes, bytes], ...] = ()  # those of them that hold no credential
+    api_version: str | None = None  # of Azure OpenAI
     credential: Credential | None = None  # what requests are signed with; None: the headers hold all that is needed
     timeouts: Timeouts = Timeouts()
     max_concurrent_requests: int | None = None  # per replica; None: unbounded

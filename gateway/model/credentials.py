@@ -15,3 +15,9 @@ class Credential(Frozen, frozen=True):
     def __repr__(self) -> str:
         """Its kind alone: a repr ends in logs."""
         return f"{type(self).__name__}()"
+
+
+class TokenFile(Credential, frozen=True):
+    """A bearer token that something else renews in a file below the secrets folder."""
+
+    name: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated, Literal, Self
@@ -11,6 +12,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     PlainValidator,
+    StringConstraints,
     WithJsonSchema,
     model_validator,
 )
@@ -35,8 +37,8 @@ from gateway.registry.service import ServiceReference
 
 
 def _not_supported(value: object) -> object:
-    if isinstance(value, str) and value in ("azure", "anthropic", "gemini", "vertex", "bedrock"):
-        raise ValueError(f"`{value}` is not supported by this version; supported are openai and echo")
+    if isinstance(value, str) and value in ("anthropic", "gemini", "vertex", "bedrock"):
+        raise ValueError(f"`{value}` is not supported by this version; supported are openai, azure and echo")
     return value
 
 
@@ -51,7 +53,7 @@ Url = Annotated[
     PlainValidator(lambda value: values.url(value if isinstance(value, str) else "")),
     WithJsonSchema({"type": "string", "format": "uri", "pattern": "^https?://"}),
 ]
-Provider = Annotated[Literal["openai", "echo"], BeforeValidator(_not_supported)]
+Provider = Annotated[Literal["openai", "azure", "echo"], BeforeValidator(_not_supported)]
 QueueWait = Annotated[PositiveDuration, AfterValidator(_at_most_an_hour), text_type(values.DURATION_PATTERN)]
 
 
@@ -63,6 +65,7 @@ def _can_be_left_out(value: str) -> str:
     return value
 
 
+ApiVersion = Annotated[str, StringConstraints(pattern=r"^([0-9]{4}-[0-9]{2}-[0-9]{2}(-preview)?|preview|latest)$")]
 UnsupportedField = Annotated[str, AfterValidator(_can_be_left_out)]
 
 
@@ -110,15 +113,25 @@ class BackendSpec(Node):
     """A model endpoint."""
 
     provider: Provider = Field(
-        description="openai: any server of OpenAI's dialect; echo: answers in process with the last user message."
+        description="openai: any server of OpenAI's dialect; azure: Azure OpenAI; echo: answers in process with the"
+        " last user message."
     )
-    url: Url | None = Field(default=None, description="Base URL, such as http://vllm.models.svc:8000/v1. Not for echo.")
+    url: Url | None = Field(
+        default=None,
+        description="Base URL, such as http://vllm.models.svc:8000/v1; for azure the resource's, such as"
+        " https://NAME.openai.azure.com. Not for echo.",
+    )
     service: ServiceReference | None = Field(
         default=None,
         description="Instead of url, in the cluster only: a Service whose ready pods are called directly, each call at"
         " the one with the fewest under way.",
     )
     model: FreeText | None = Field(default=None, description="The name sent upstream. Default: the scenario's name.")
+    api_version: ApiVersion | None = Field(
+        default=None,
+        description="For azure: with a date, such as 2024-10-21, deployments are called at /openai/deployments/MODEL;"
+        " preview or latest is sent to the v1 API. Default: the v1 API, without a version.",
+    )
     auth: Auth | None = Field(default=None, description="The credential sent to the backend. Default: none.")
     headers: Annotated[dict[HeaderName, HeaderValue], Field(max_length=64)] = Field(
         default_factory=dict, description="Added upstream; never a credential."
@@ -176,7 +189,7 @@ class BackendSpec(Node):
 
     def _provider_errors(self) -> Iterator[tuple[str, str]]:
         if self.provider == "echo":
-            for field in ("url", "service", "auth", "headers"):
+            for field in ("url", "service", "auth", "headers", "api_version"):
                 if getattr(self, field):
                     yield field, "is not for provider echo, which answers in process"
             return
@@ -186,6 +199,16 @@ class BackendSpec(Node):
             yield "service", "is instead of url; one of the two"
         if self.echo is not None:
             yield "echo", "is for provider echo only"
+        if self.provider == "azure":
+            yield from self._azure_errors()
+        elif self.api_version is not None:
+            yield "apiVersion", "is for provider azure only"
+
+    def _azure_errors(self) -> Iterator[tuple[str, str]]:
+        if self.service is not None:
+            yield "service", "is not for provider azure; use url"
+        if self.url is not None and re.search(r"/openai(/v1)?$", self.url.path):
+            yield "url", "must be that of the resource, without /openai"
 
 
 class BackendDocument(Document):

@@ -52,8 +52,9 @@ class Secret(Node):
 class Auth(Node):
     """The credential sent upstream."""
 
-    type: Literal["bearer", "header", "none"] = Field(
-        description="bearer: `Authorization: Bearer SECRET`; header: the secret alone in a header of your choice; none."
+    type: Literal["bearer", "bearerFile", "header", "none"] = Field(
+        description="bearer: `Authorization: Bearer SECRET`; bearerFile: the same with a secret file that is read again"
+        " while it is used, such as an Entra token; header: the secret alone in a header of your choice; none."
     )
     name: HeaderName | None = Field(default=None, description="The header, for type header.")
     secret: Secret | None = Field(default=None, description="Where the credential is; required but for type none.")
@@ -67,6 +68,8 @@ class Auth(Node):
             errors.append(("name", "is for type header only"))
         if self.type != "none" and self.secret is None:
             errors.append(("secret", f"is required with type {self.type}"))
+        if self.type == "bearerFile" and self.secret is not None and self.secret.file is None:
+            errors.append(("secret", "has to be a file with type bearerFile"))
         if self.type == "none" and self.secret is not None:
             errors.append(("secret", "is not for type none"))
         if errors:

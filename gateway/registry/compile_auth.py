@@ -12,12 +12,14 @@ from types import MappingProxyType
 from typing import Final, Protocol
 
 from gateway import model
+from gateway.model.credentials import TokenFile
 from gateway.registry.backend_auth import Auth, Secret
 from gateway.registry.base import FieldErrors
 
 NOT_READ: Final = b"not-read"
 """What stands for a secret where a registry is looked at far from its secrets."""
 
+_BEARER_TOKEN = re.compile(rb"[\x21-\x7e]{1,16384}")
 _HEADER_SECRET = re.compile(rb"[\x21-\x7e]([\x20-\x7e]{0,8190}[\x21-\x7e])?")
 
 
@@ -44,7 +46,17 @@ class SecretSource(Protocol):
 CompileCredential = Callable[[Auth, SecretSource], model.Credential]
 """Makes the credential of one kind of ``spec.auth``. Raises FieldErrors; a secret that is NOT_READ is a good one."""
 
-CREDENTIALS: Final[Mapping[str, CompileCredential]] = MappingProxyType({})
+
+def _token_file(auth: Auth, secrets: SecretSource) -> model.Credential:
+    """The file is read once here, so that one that is not there is told of."""
+    assert auth.secret is not None, "the document was checked"
+    field, token = read_secret(auth.secret, secrets)
+    if not _BEARER_TOKEN.fullmatch(token):
+        raise FieldErrors((field, "names a file that holds no token"))
+    return TokenFile(name=auth.secret.file or "")
+
+
+CREDENTIALS: Final[Mapping[str, CompileCredential]] = MappingProxyType({"bearerFile": _token_file})
 """By ``spec.auth.type``: the kinds that no static header can hold."""
 
 

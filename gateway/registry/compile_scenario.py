@@ -50,6 +50,8 @@ def _check_embeddings(name: str, scope: Scope, errors: References) -> None:
     errors.need(name in scope.backends, field, "Backend", name)
     if name in scope.backends and scope.backends[name].provider != "openai":
         errors.add(field, f"the Backend {name} has no embeddings: its provider must be openai")
+    elif name in scope.backends and scope.backends[name].credential is not None:
+        errors.add(field, f"the Backend {name} cannot be asked for embeddings: its auth has to be a header")
 
 
 def _with_parts(scenario: model.Scenario, parts: ScenarioSpec | Override, scope: Scope) -> model.Scenario:

@@ -68,7 +68,14 @@ def header(source: Source, name: bytes) -> bytes:
 
 
 def retry_after_s(source: Source) -> float | None:
-    """``Retry-After`` in seconds, given as a number or a date (RFC 9110, 10.2.3); None where absent or senseless."""
+    """``Retry-After`` in seconds, given as a number or a date (RFC 9110, 10.2.3); None where absent or senseless.
+
+    ``retry-after-ms`` is more exact where it is there
+    (https://learn.microsoft.com/azure/ai-foundry/openai/how-to/provisioned-get-started#handling-high-utilization).
+    """
+    ms = header(source, b"retry-after-ms")
+    if ms.isdigit() and len(ms) < 10:
+        return min(int(ms) / 1000, _MAX_RETRY_AFTER_S)
     text = header(source, b"retry-after").decode("latin-1")
     if not text:
         return None

@@ -56,7 +56,8 @@ class ChatStream:
     ``started`` is set by the first event with data, ``done`` by ``[DONE]``, ``failed`` by an event that reports an
     error; ``usage`` is the last usage reported; ``events`` counts what was streamed.
 
-    Events are decoded only where they may matter: the first one, and those that hold usage, an error or the end.
+    Events are decoded only where they may matter: those up to the first that says something (Azure's first ones hold
+    what its filter thinks of the prompt, and no choices), and those that hold usage, an error or the end.
     """
 
     __slots__ = (
@@ -64,6 +65,7 @@ class ChatStream:
         "_drop_usage",
         "_envelope_bytes",
         "_held",
+        "_is_measured",
         "_max_event_bytes",
         "done",
         "events",
@@ -83,11 +85,12 @@ class ChatStream:
         self.events = 0
         self._bytes = 0
         self._envelope_bytes = 0
+        self._is_measured = False  # the first event that says something has told how large an envelope is
 
     def feed(self, data: bytes) -> bytes:
         """Take the next piece; returns the whole events to pass on, maybe none. Raises AttemptFailed."""
         if not self._held and data.endswith(b"\n\n"):
-            if self.started and not _may_be_notable(data):  # nearly every piece of a stream
+            if self._is_measured and not _may_be_notable(data):  # nearly every piece of a stream
                 self._count(data, 0, len(data))
                 return data
             return self._pass_on(data)
@@ -130,7 +133,7 @@ class ChatStream:
         notable = _Notable(whole)
         start = 0
         while start < len(whole):
-            event_at = notable.event_from(start) if self.started else start
+            event_at = notable.event_from(start) if self._is_measured else start
             if event_at > start:
                 self._count(whole, start, event_at)
                 kept.append(whole[start:event_at])
@@ -166,8 +169,13 @@ class ChatStream:
             if first:
                 raise AttemptFailed("protocol_error", f"the first event is no completion chunk: {error}") from None
             return False  # not ours to judge once the stream runs: the caller gets what the backend sent
-        if first:
-            self._envelope_bytes = size - _text_of(chunk.choices or ())
+        if not self._is_measured:
+            if chunk.choices:
+                self._is_measured = True
+                self._envelope_bytes = size - _text_of(chunk.choices)
+            else:  # nothing was said yet
+                self.events -= 1
+                self._bytes -= size
         if chunk.error != ABSENT or chunk.object == ERROR_OBJECT:
             self.failed = True
         if chunk.usage == ABSENT:

@@ -39,9 +39,17 @@ def issuer(url: str) -> Document:
 
 
 BACKENDS: list[tuple[Document, str, str]] = [
-    (backend(provider="azure"), "spec.provider", "`azure` is not supported by this version"),
+    (backend(provider="anthropic"), "spec.provider", "`anthropic` is not supported by this version"),
+    (backend(provider="azure", url="https://x.openai.azure.com/openai/v1"), "spec.url", "without /openai"),
+    (backend(provider="azure", apiVersion="v1"), "spec.apiVersion", "pattern"),
+    (backend(apiVersion="2024-10-21"), "spec.apiVersion", "for provider azure only"),
+    (
+        backend(auth={"type": "bearerFile", "secret": {"env": "LLM_GATEWAY_SECRET_A"}}),
+        "spec.auth.secret",
+        "has to be a file with type bearerFile",
+    ),
     (backend(provider="bedrock"), "spec.provider", "not supported by this version"),
-    (backend(provider="openia"), "spec.provider", "must be 'openai' or 'echo'"),
+    (backend(provider="openia"), "spec.provider", "must be 'openai', 'azure' or 'echo'"),
     (backend(provider=1), "spec.provider", "must be"),
     (backend(url="ftp://x"), "spec.url", "http://"),
     (backend(url=5), "spec.url", "must be"),
@@ -94,7 +102,7 @@ BACKENDS: list[tuple[Document, str, str]] = [
         "spec.headers.x-token",
         "spec.auth",
     ),
-    (auth(type="basic"), "spec.auth.type", "must be 'bearer', 'header' or 'none'"),
+    (auth(type="basic"), "spec.auth.type", "must be 'bearer', 'bearerFile', 'header' or 'none'"),
     (auth(secret=SECRET), "spec.auth.type", "is required"),
     (auth(type="bearer"), "spec.auth.secret", "is required with type bearer"),
     (auth(type="header", secret=SECRET), "spec.auth.name", "is required with type header"),
