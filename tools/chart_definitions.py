@@ -33,6 +33,9 @@ MADE_FROM_VALUES: Final = frozenset(
         "redis_url",
         "redis_credentials_file",
         "redis_ca_file",
+        "cache_redis_url",
+        "cache_redis_credentials_file",
+        "cache_redis_ca_file",
         "admin_token",
         "admin_read_token",
         "admin_url",
@@ -156,15 +159,16 @@ def _monitoring() -> dict[str, Any]:
 
 
 def _settings() -> dict[str, Any]:
-    plain, secret = {}, {}
-    for name, info in Settings.model_fields.items():
-        if name in MADE_FROM_VALUES:
-            continue
-        if is_secret(info):
-            secret[environment_name(name)] = {"$ref": "#/$defs/secretKey"}
-        else:
-            plain[environment_name(name)] = {"type": ["string", "number", "boolean"]}
-    return {"settings": _object(plain), "settingsFromSecrets": _object(secret)}
+    """Those that have no value of their own. Each that holds a credential has one, which becomes a file."""
+    secret = {name for name, info in Settings.model_fields.items() if is_secret(info)}
+    if without := secret - MADE_FROM_VALUES:
+        raise ValueError(f"settings that hold credentials and have no value of the chart: {', '.join(sorted(without))}")
+    plain = {
+        environment_name(name): {"type": ["string", "number", "boolean"]}
+        for name in Settings.model_fields
+        if name not in MADE_FROM_VALUES
+    }
+    return {"settings": _object(plain)}
 
 
 def _registry() -> dict[str, Any]:

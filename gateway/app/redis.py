@@ -13,6 +13,7 @@ import msgspec
 
 from gateway.errors import SettingsInvalid
 from gateway.redis.config import RedisConfig, parse_url
+from gateway.settings.sources import environment_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,15 +24,15 @@ if TYPE_CHECKING:
     from gateway.telemetry import CacheMetrics, Metrics
 
 
-def redis_config(settings: Settings, url: str, *, setting: str = "LLM_GATEWAY_REDIS_URL") -> RedisConfig:
+def redis_config(settings: Settings, url: str, *, field: str = "redis_url") -> RedisConfig:
     """Where Redis is and the bounds of the lane; ``url`` is the embedded server's where that one is used.
 
-    Raises SettingsInvalid, which names ``setting`` and never quotes the address.
+    Raises SettingsInvalid, which names the setting that ``field`` is and never quotes the address.
     """
     try:
         server = parse_url(url)
     except ValueError as error:
-        raise SettingsInvalid(f"{setting}: {error}") from None
+        raise SettingsInvalid(f"{environment_name(field)}: {error}") from None
     return RedisConfig(
         server=server,
         deadline_s=settings.redis_deadline_s,
@@ -42,15 +43,31 @@ def redis_config(settings: Settings, url: str, *, setting: str = "LLM_GATEWAY_RE
         check_s=settings.redis_check_s,
         ca_file=settings.redis_ca_file,
         credentials_file=settings.redis_credentials_file,
+        url_file=settings.file_of(field) if url == getattr(settings, field) else None,
     )
 
 
-def check_authorities(path: Path) -> None:
-    """Raises SettingsInvalid where the CA file cannot be used."""
+def check_redis(settings: Settings) -> None:
+    """Raises SettingsInvalid where an address or a CA file of Redis cannot be used: a worker would find it late."""
+    if settings.redis_url is not None and settings.redis_url != "embedded":
+        redis_config(settings, settings.redis_url)
+    if settings.cache_redis_url is not None:
+        cache_config(settings, None)
+    for field in ("redis_ca_file", "cache_redis_ca_file"):
+        path: Path | None = getattr(settings, field)
+        if path is not None:
+            _check_authorities(path, field)
+
+
+def _check_authorities(path: Path, field: str) -> None:
     try:
         ssl.create_default_context(cafile=str(path))
     except OSError as error:
-        raise SettingsInvalid(f"LLM_GATEWAY_REDIS_CA_FILE: expected a PEM file with certificates: {error}") from None
+        raise _no_authorities(field, error) from None
+
+
+def _no_authorities(field: str, error: OSError) -> SettingsInvalid:
+    return SettingsInvalid(f"{environment_name(field)}: expected a PEM file with certificates: {error}")
 
 
 def redis_lane(settings: Settings, url: str | None, metrics: Metrics) -> RedisLane | None:
@@ -62,7 +79,7 @@ def redis_lane(settings: Settings, url: str | None, metrics: Metrics) -> RedisLa
     try:
         return RedisLane(redis_config(settings, url), RedisCounts(metrics))
     except OSError as error:
-        raise SettingsInvalid(f"LLM_GATEWAY_REDIS_CA_FILE: expected a PEM file with certificates: {error}") from None
+        raise _no_authorities("redis_ca_file", error) from None
 
 
 def cache_config(settings: Settings, redis_url: str | None) -> RedisConfig | None:
@@ -70,15 +87,17 @@ def cache_config(settings: Settings, redis_url: str | None) -> RedisConfig | Non
 
     Raises SettingsInvalid, which never quotes the address.
     """
-    own = settings.cache_redis_url
-    url = own or redis_url
-    if url is None:
-        return None
-    config = redis_config(settings, url, setting="LLM_GATEWAY_CACHE_REDIS_URL" if own else "LLM_GATEWAY_REDIS_URL")
-    credentials_file = None if own else config.credentials_file
-    return msgspec.structs.replace(
-        config, deadline_s=settings.cache_redis_deadline_s, credentials_file=credentials_file
-    )
+    own, deadline_s = settings.cache_redis_url, settings.cache_redis_deadline_s
+    if own is not None:
+        return msgspec.structs.replace(
+            redis_config(settings, own, field="cache_redis_url"),
+            deadline_s=deadline_s,
+            ca_file=settings.cache_redis_ca_file or settings.redis_ca_file,
+            credentials_file=settings.cache_redis_credentials_file,
+        )
+    if redis_url is not None:
+        return msgspec.structs.replace(redis_config(settings, redis_url), deadline_s=deadline_s)
+    return None
 
 
 def cache_lane(settings: Settings, redis_url: str | None, metrics: CacheMetrics) -> RedisLane | None:
@@ -91,7 +110,8 @@ def cache_lane(settings: Settings, redis_url: str | None, metrics: CacheMetrics)
     try:
         return RedisLane(config, CacheCounts(metrics))
     except OSError as error:
-        raise SettingsInvalid(f"LLM_GATEWAY_REDIS_CA_FILE: expected a PEM file with certificates: {error}") from None
+        field = "redis_ca_file" if settings.cache_redis_ca_file is None else "cache_redis_ca_file"
+        raise _no_authorities(field, error) from None
 
 
 class CacheCounts:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.app.arbiter import GatewayApplication, GatewayArbiter, memory_folder
 from gateway.app.launch import Inherited, Launch, LogLoss
-from gateway.app.redis import cache_config, check_authorities, redis_config
+from gateway.app.redis import check_redis
 from gateway.app.source import RegistryWatch, new_registry
 from gateway.errors import SettingsInvalid
 from gateway.redis.embedded import EmbeddedUnavailable, EmbeddedValkey
@@ -158,16 +158,6 @@ def check_ca_file(settings: Settings) -> None:
         from gateway.upstream.client import tls_context  # here, as the main process needs it for nothing else
 
         tls_context(settings.upstream_ca_file)
-
-
-def check_redis(settings: Settings) -> None:
-    """Raises SettingsInvalid where the address or the CA file of Redis cannot be used: a worker would find it late."""
-    if settings.redis_url is not None and settings.redis_url != "embedded":
-        redis_config(settings, settings.redis_url)
-    if settings.cache_redis_url is not None:
-        cache_config(settings, None)
-    if settings.redis_ca_file is not None:
-        check_authorities(settings.redis_ca_file)
 
 
 def raise_file_limit() -> None:

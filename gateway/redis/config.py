@@ -78,7 +78,8 @@ class RedisConfig(msgspec.Struct, frozen=True, kw_only=True):
     until the server has said that it is ready. ``failures_max`` deadlines in a row without an answer open the breaker,
     which then asks at most every ``probe_s``. ``pending_max`` bounds commands that wait, per connection. Every
     ``check_s`` the server is looked at. ``credentials_file`` holds a password, or a user and a password on two lines,
-    and wins over the URL's. ``ca_file`` replaces the system's certificate authorities.
+    and wins over the URL's. ``url_file`` holds the URL that ``server`` was made of, whose credentials may change.
+    ``ca_file`` replaces the system's certificate authorities.
     """
 
     server: Server
@@ -90,6 +91,7 @@ class RedisConfig(msgspec.Struct, frozen=True, kw_only=True):
     check_s: float = 2.0
     ca_file: Path | None = None
     credentials_file: Path | None = None
+    url_file: Path | None = None
 
 
 def parse_url(url: str) -> Server:

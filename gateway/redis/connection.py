@@ -22,7 +22,7 @@ from gateway.redis.command import Command, ErrorReply, pack
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gateway.redis.config import Address
+    from gateway.redis.config import Address, Credentials
 
 WRITE_BUFFER_BYTES: Final = 2**20
 """What the transport may hold before further commands wait, still certain not to be executed."""
@@ -74,6 +74,8 @@ class Connection(asyncio.Protocol):
         self.reads = 0
         self.read_at = self.opened_at
         self.reason = "the server closed the connection"
+        self.credentials: Credentials | None = None
+        """What the server took last."""
 
     # What the transport calls
 

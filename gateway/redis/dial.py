@@ -2,7 +2,8 @@
 
 Invariant: a connection handed out was answered by a server that took our credentials and, where writes are to go to
 it, is no replica. Credentials are read from their file at every connection, so that a rotated password needs no
-restart.
+restart. Files of gateways and the server's own password change at different moments: where the server does not take
+what the file has, it is offered once more what it took last.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import ssl
 from typing import TYPE_CHECKING, Final
 
 from gateway.errors import RedisFailure, RedisRefused, RedisUnavailable
-from gateway.redis.config import Credentials
+from gateway.redis.config import Credentials, Server, parse_url
 from gateway.redis.connection import Connection, Owner
 from gateway.redis.facts import SECTIONS, Facts, read_facts
+from gateway.settings.rotated import RotatedSecret
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,17 +41,20 @@ class Dialer:
 
     def __init__(self, config: RedisConfig) -> None:
         self._config = config
+        self._url = RotatedSecret(None, config.url_file, _is_url)
         self._tls = _tls_context(config.ca_file) if config.server.tls else None
 
-    async def open(self, address: Address, owner: Owner, *, needs_primary: bool = True) -> tuple[Connection, Facts]:
-        """A connection that is ready, and what its server says of itself.
+    async def open(
+        self, address: Address, owner: Owner, *, needs_primary: bool = True, former: Credentials | None = None
+    ) -> tuple[Connection, Facts]:
+        """A connection that is ready, and what its server says of itself. ``former`` is what that server took last.
 
         Raises OSError (TimeoutError and TLS failures are such) or RedisFailure; then nothing stays open.
         """
         async with asyncio.timeout(self._config.connect_timeout_s):
             connection = await self._connect(address, owner)
             try:
-                await self._introduce(connection)
+                await self._introduce(connection, former)
                 facts = await self.look(connection)
                 if needs_primary and facts.role not in {"", "master"}:
                     raise OnlyReplica(f"{address} is a {facts.role} and takes no writes")
@@ -62,7 +67,7 @@ class Dialer:
         """A connection to a Sentinel. Raises like ``open``."""
         async with asyncio.timeout(self._config.connect_timeout_s):
             connection = await self._connect(address, owner)
-            credentials = self._config.server.sentinel_credentials
+            credentials = self._server().sentinel_credentials
             if credentials is not None:
                 try:
                     await connection.ask(*_auth(credentials), within_s=self._config.connect_timeout_s)
@@ -84,11 +89,17 @@ class Dialer:
     async def authenticate_anew(self, connection: Connection, credentials: Credentials) -> None:
         """Present other credentials on a connection that works. Raises RedisFailure; the connection works on."""
         await connection.ask(*_auth(credentials), within_s=self._config.connect_timeout_s)
+        connection.credentials = credentials
 
     def credentials(self) -> Credentials | None:
-        """Those of the file if there is one, else of the URL. Raises OSError."""
+        """Those of the file if there is one, else of the URL as it is now. Raises OSError."""
         path = self._config.credentials_file
-        return self._config.server.credentials if path is None else read_credentials(path)
+        return self._server().credentials if path is None else read_credentials(path)
+
+    def _server(self) -> Server:
+        """What the URL says, which may be in a file that changes; only credentials are taken from a changed one."""
+        url = self._url()
+        return self._config.server if url is None else parse_url(url)
 
     async def _connect(self, address: Address, owner: Owner) -> Connection:
         loop = asyncio.get_running_loop()
@@ -102,10 +113,19 @@ class Dialer:
             _, connection = await loop.create_unix_connection(make, address.host)
         return connection
 
-    async def _introduce(self, connection: Connection) -> None:
-        """Authenticate, choose the database and give a name, in one write."""
-        within_s = self._config.connect_timeout_s
+    async def _introduce(self, connection: Connection, former: Credentials | None) -> None:
+        """Come in with the credentials of now, else with those that the server took last."""
         credentials = self.credentials()
+        try:
+            await self._present(connection, credentials)
+        except Rejected:
+            if former is None or former == credentials:
+                raise
+            await self._present(connection, former)
+
+    async def _present(self, connection: Connection, credentials: Credentials | None) -> None:
+        """Authenticate, choose the database and give a name, in one write. Raises RedisFailure."""
+        within_s = self._config.connect_timeout_s
         asked = [] if credentials is None else [connection.ask(*_auth(credentials), within_s=within_s)]
         if self._config.server.db:
             asked.append(connection.ask("SELECT", self._config.server.db, within_s=within_s))
@@ -120,6 +140,7 @@ class Dialer:
             if code in {"WRONGPASS", "NOAUTH", "NOPERM"} or "AUTH" in failure.text:
                 raise Rejected(failure.text) from None
             raise
+        connection.credentials = credentials
 
 
 def read_credentials(path: Path) -> Credentials:
@@ -130,6 +151,14 @@ def read_credentials(path: Path) -> Credentials:
     if len(data) > CREDENTIALS_BYTES_MAX or len(lines) > 2 or not lines[-1]:
         raise OSError(f"{path} holds neither a password nor a user and a password on two lines")
     return Credentials(lines[0] if len(lines) == 2 else "", lines[-1])
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parse_url(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _auth(credentials: Credentials) -> tuple[str, ...]:

@@ -88,7 +88,8 @@ class Link:
         self._is_flush_due = False
         self._queue_timer: asyncio.TimerHandle | None = None
         self._connection: Connection | None = None
-        self._credentials: Credentials | None = None
+        self._taken: Credentials | None = None  # by the server, last
+        self._presented: Credentials | None = None  # to the server, last
         self._awake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closed = False
@@ -246,14 +247,15 @@ class Link:
         try:
             destination = self._destination
             address = await destination.find()
-            connection, facts = await self._dialer.open(address, self, needs_primary=destination.needs_primary)
+            connection, facts = await self._dialer.open(
+                address, self, needs_primary=destination.needs_primary, former=self._taken
+            )
         except (OSError, ValueError, RedisFailure) as failure:  # ValueError: a host name that is none
             if isinstance(failure, Rejected) and not self._breaker.open:
                 self._observer.noticed("credentials")
             self._breaker.trip(str(failure) or "no connection in time")
             return None
-        with contextlib.suppress(OSError):
-            self._credentials = self._dialer.credentials()
+        self._taken = self._presented = connection.credentials
         self._see(facts, str(address))
         if self._breaker.open and not await self._probe(connection):
             connection.abort("no answer to the probe in time")
@@ -321,11 +323,12 @@ class Link:
     async def _renew_credentials(self, connection: Connection) -> None:
         """Present credentials that changed in their file; those in use stay in use where the new are not taken."""
         credentials = self._dialer.credentials()
-        if credentials is None or credentials == self._credentials:
+        if credentials is None or credentials == self._presented:
             return
-        self._credentials = credentials
+        self._presented = credentials
         try:
             await self._dialer.authenticate_anew(connection, credentials)
+            self._taken = credentials
         except RedisFailure as failure:
             self._observer.noticed("credentials")
             _log.warning("Redis at %s does not take the changed credentials: %s", connection.address, failure.text)

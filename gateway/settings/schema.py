@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from gateway.errors import SettingsInvalid
@@ -30,6 +30,7 @@ from gateway.settings.sources import (
     environment_name,
     process_environment,
     read_variables,
+    secret_files,
     unknown_names,
 )
 
@@ -212,6 +213,8 @@ class Settings(ClusterSettings):
         4096, 0, 1000000, "tokens", "Tokens per worker whose verified signature is remembered, some 200 bytes each."
     )
 
+    _secret_files: dict[str, Path] = PrivateAttr(default_factory=dict)
+
     @classmethod
     def load(cls, defaults: Mapping[str, Any] = NO_DEFAULTS, /, **overrides: Any) -> Self:
         """The settings of this process; ``overrides`` are values by field name that win, None meaning not given.
@@ -223,9 +226,12 @@ class Settings(ClusterSettings):
         try:
             settings = cls(**given)
             missing = {name: value for name, value in defaults.items() if name not in settings.model_fields_set}
-            return cls(**given, **missing) if missing else settings
+            settings = cls(**given, **missing) if missing else settings
         except ValidationError as error:
             raise SettingsInvalid(explain(error, cls.model_fields, given)) from None
+        files = secret_files(read_variables(Path(), settings.environment), cls.model_fields)
+        settings._secret_files = {name: path for name, path in files.items() if name not in given}  # noqa: SLF001  # ours
+        return settings
 
     @classmethod
     def settings_customise_sources(
@@ -239,6 +245,10 @@ class Settings(ClusterSettings):
     def unknown_variables(self) -> tuple[str, ...]:
         """Variables that look like settings and are none, sorted: most likely misspelt ones."""
         return unknown_names(read_variables(Path(), self.environment), type(self).model_fields)
+
+    def file_of(self, field: str) -> Path | None:
+        """The file that a secret field was read from; None where it was given directly, or not at all."""
+        return self._secret_files.get(field)
 
     def as_environment(self) -> dict[str, str]:
         """The environment for a process that is to load these same settings."""
@@ -267,6 +277,8 @@ class Settings(ClusterSettings):
         "oidc_ca_file",
         "redis_ca_file",
         "redis_credentials_file",
+        "cache_redis_ca_file",
+        "cache_redis_credentials_file",
         "kubernetes_config",
     )
     @classmethod

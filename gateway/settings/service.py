@@ -215,6 +215,16 @@ class ServiceSettings(BaseSettings):
         "Redis for kept answers and shared calls, so that what it evicts is no limit. Default: the same as for limits.",
         secret=True,
     )
+    cache_redis_credentials_file: Path | None = _value(
+        None,
+        "an existing file",
+        "Like `LLM_GATEWAY_REDIS_CREDENTIALS_FILE`, for the Redis of `LLM_GATEWAY_CACHE_REDIS_URL`.",
+    )
+    cache_redis_ca_file: Path | None = _value(
+        None,
+        "an existing file",
+        "PEM file with the certificate authorities of that Redis. Default: those of the Redis for limits.",
+    )
     cache_redis_deadline_s: Duration = _seconds(
         0.05, 0.005, 5, "Time for the Redis of the cache to answer; after it a call is made as if nothing was kept."
     )

@@ -140,6 +140,18 @@ def without_newline(content: bytes) -> bytes:
     return content
 
 
+def secret_files(sources: Iterable[Variables], fields: Mapping[str, FieldInfo]) -> dict[str, Path]:
+    """The files that secrets are read from, by field: the strongest source of each counts."""
+    found: dict[str, Path | None] = {}
+    for source in sources:
+        for field in (name for name, info in fields.items() if is_secret(info)):
+            name = environment_name(field)
+            path = source.values.get(name + "_FILE")
+            if path or name in source.values:
+                found.setdefault(field, Path(path) if path else None)
+    return {field: path for field, path in found.items() if path is not None}
+
+
 class VariablesSource(PydanticBaseSettingsSource):
     """One source of variables, for pydantic-settings: text by field name, secrets read from their files."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -239,12 +240,13 @@ def test_valkey_talks_to_nobody_and_hears_the_gateway_and_the_test() -> None:
 
 def test_a_redis_of_the_cache_is_reached_beside_the_bundled_one() -> None:
     """An own Redis for kept answers is none of the chart's: its networks and ports are those of an external one."""
-    cache = {"settingsFromSecrets": {"LLM_GATEWAY_CACHE_REDIS_URL": {"name": "cache", "key": "url"}}}
     where = {"networkPolicy": {"egress": {"redis": {"cidrs": ["10.7.0.0/16"], "ports": [6380]}}}}
     wanted = {"to": [{"ipBlock": {"cidr": "10.7.0.0/16"}}], "ports": [{"protocol": "TCP", "port": 6380}]}
-    for mode in ("bundled", "none", "external"):
+    for mode, own in itertools.product(
+        ("bundled", "none", "external"), ({"url": "redis://cache.example:6380"}, {"urlSecret": {"name": "cache"}})
+    ):
         redis = {"mode": mode} | ({"external": {"url": "redis://redis.example:6380"}} if mode == "external" else {})
-        found = policies(render(merged(cache, where | {"redis": redis})))
+        found = policies(render({"cacheRedis": own, "redis": redis, **where}))
         assert found["gw-llm-gateway"]["egress"].count(wanted) == 1
     assert wanted not in policies(render(where))["gw-llm-gateway"]["egress"], "and with the bundled one alone it is not"
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -15,14 +13,12 @@ from pathlib import Path
 import pytest
 import redis as redis_py
 
-from gateway.redis.embedded import server_binary
 from tests.support.chart import (
     Object,
     gateway_pod,
     merged,
     notes,
     one,
-    pod_specs,
     render,
     rendered,
     scenario,
@@ -30,36 +26,16 @@ from tests.support.chart import (
 )
 from tests.support.client import RawClient
 from tests.support.gateway import ROOT, GatewayProcess
-from tests.support.kubelet import Files, Kubelet, RenderedGateway
+from tests.support.kubelet import Files, Kubelet, RenderedGateway, RenderedValkey
 from tests.support.upstream import ScriptedUpstream
-from tests.support.waiting import eventually, free_port
+from tests.support.waiting import eventually
 
 
 @contextmanager
 def valkey(objects: list[Object], root: Path, secrets: Mapping[str, Files]) -> Iterator[int]:
     """The rendered StatefulSet's container as a process; its port."""
-    spec = pod_specs(objects)["StatefulSet/" + one(objects, "StatefulSet")["metadata"]["name"]]
-    kubelet, port = Kubelet(objects, root, secrets), free_port()
-    kubelet.mount(spec)
-    assert spec["containers"][0]["command"] == ["sh", "/etc/valkey/config/start.sh"]
-    folder = kubelet.path("/etc/valkey/config")
-    for name in ("valkey.conf", "start.sh"):
-        text = kubelet.text((folder / name).read_text()).replace("port 6379", f"port {port}")
-        (root / name).write_text(text.replace(f"{folder}/valkey.conf", str(root / "valkey.conf")))
-    path = f"{server_binary().parent}{os.pathsep}{os.environ['PATH']}"
-    process = subprocess.Popen(["sh", str(root / "start.sh")], env={"PATH": path}, stdout=subprocess.DEVNULL)
-    try:
-        eventually(lambda: answers(port), 20, what="a Valkey that answers")
-        yield port
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0, "the server itself, not the shell, gets the signal"
-
-
-def answers(port: int) -> bool:
-    """Whether somebody listens there."""
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+    with RenderedValkey(objects, root, secrets) as server:
+        yield server.port
 
 
 def served(objects: list[Object], root: Path, secrets: Mapping[str, Files], **changed: str) -> RenderedGateway:

@@ -25,7 +25,6 @@ from tests.support.chart import (
     scenario,
     settings_of,
 )
-from tools.chart_definitions import MADE_FROM_VALUES
 
 FREE = (
     "commonLabels.*",
@@ -140,6 +139,8 @@ CUSTOM = {"registry": {"source": "kubernetes", "namespace": "llm-registry"}}
         ({"registry": {"source": "configMap"}}, "registry.configMap: goes together"),
         ({"registry": {"configMap": "mine"}}, "registry.configMap: goes together"),
         ({"redis": {"mode": "external"}}, "redis.external: either"),
+        ({"cacheRedis": {"url": "redis://r", "urlSecret": {"name": "s"}}}, "cacheRedis: either"),
+        ({"cacheRedis": {"caSecret": {"name": "s"}}}, "cacheRedis: url or urlSecret.name is needed"),
         ({"autoscaling": {"minReplicas": 9, "maxReplicas": 3}}, "autoscaling.minReplicas: must not be more"),
         ({"autoscaling": {"hpa": {"cpuUtilization": 0}}}, "autoscaling.hpa: one of"),
         ({"resources": {"requests": {"cpu": None}}}, "resources.requests.cpu: is needed"),
@@ -192,13 +193,14 @@ def test_settings_hold_what_they_were_given() -> None:
     )
 
 
-def test_settings_that_hold_credentials_come_from_secrets() -> None:
-    """Those without a value of their own, each as a file."""
-    secrets = {environment_name(name) for name, info in Settings.model_fields.items() if is_secret(info)}
-    own = {environment_name(name) for name in MADE_FROM_VALUES}
-    accepted = set((chart().schema or {})["$defs"]["settingsFromSecrets"]["properties"])
-    assert accepted == secrets - own
-    objects = rendered("production")
+@pytest.mark.parametrize("name", ["production", "whole addresses"])
+def test_settings_that_hold_credentials_come_from_secrets(name: str) -> None:
+    """Each is a file of a Secret and has a value for it; none is accepted as a plain setting."""
+    plain = set((chart().schema or {})["$defs"]["settings"]["properties"])
+    assert not plain & {environment_name(name) for name, info in Settings.model_fields.items() if is_secret(info)}
+    own = {"urlSecret": {"name": "in-secret", "key": "address"}, "caSecret": {"name": "authorities", "key": "ca.crt"}}
+    whole = {"redis": {"external": own | {"url": ""}}, "cacheRedis": own | {"url": ""}}
+    objects = render(merged(scenario("production"), {} if name == "production" else whole))
     settings = settings_of(objects)
     mounted = {
         f"/etc/llm-gateway/settings/{item['path']}"
@@ -209,6 +211,10 @@ def test_settings_that_hold_credentials_come_from_secrets() -> None:
     named = {value for name, value in settings.items() if name.endswith("_FILE")}
     assert named == mounted
     assert "LLM_GATEWAY_ADMIN_TOKEN_FILE" in settings
+    for redis in ("LLM_GATEWAY_REDIS", "LLM_GATEWAY_CACHE_REDIS"):
+        assert f"{redis}_CREDENTIALS_FILE" in settings
+        assert ({f"{redis}_URL_FILE", f"{redis}_CA_FILE"} <= settings.keys()) is (name == "whole addresses")
+        assert (f"{redis}_URL" in settings) is (name == "production")
 
 
 def test_notes_make_the_first_key_and_the_first_call() -> None:

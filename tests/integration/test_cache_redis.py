@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import redis as redis_py
 
 from tests.support import admin
 from tests.support.cached import CachedFleet, cached_fleet, result, text
@@ -124,6 +126,32 @@ def test_a_redis_of_its_own_keeps_all_of_the_cache() -> None:
         assert ":usage:" not in kept
         admin.post(one.gateways[0], "/cache/purge", {"tenant": "acme"})
         assert result(one.say()) == "miss"
+
+
+def test_the_password_of_its_own_redis_is_read_again(tmp_path: Path) -> None:
+    """Whichever changes first, file or server: calls go on, and answers are found again."""
+    file = tmp_path / "password"
+    file.write_text("first")
+    env = QUICK | {"LLM_GATEWAY_CACHE_REDIS_CREDENTIALS_FILE": str(file), "LLM_GATEWAY_REDIS_CHECK_S": "0.1s"}
+    with (
+        Valkey("requirepass first") as cache,
+        cached_fleet(env=env | {"LLM_GATEWAY_CACHE_REDIS_URL": cache.url}) as one,
+    ):
+        assert [result(one.say()) for _ in range(2)] == ["miss", "hit"]
+        with redis_py.Redis.from_url(cache.url, password="first", decode_responses=True) as operator:
+            file.write_text("second")
+            one.gateways[0].wait_for_log(
+                lambda line: "does not take the changed credentials" in str(line.get("message"))
+            )
+            assert result(one.say()) == "hit", "the connection that is there goes on"
+            operator.config_set("requirepass", "second")
+            operator.client_kill_filter(_type="normal", skipme=True)
+            eventually(lambda: is_kept_again(one), 10, every_s=0.1)
+            operator.config_set("requirepass", "third")
+            operator.client_kill_filter(_type="normal", skipme=True)
+            eventually(lambda: result(one.say()) == "miss", 10, every_s=0.1)
+            file.write_text("third")
+            eventually(lambda: is_kept_again(one), 10, every_s=0.1)
 
 
 def test_what_redis_loses_or_spoils_is_a_miss() -> None:

@@ -214,6 +214,66 @@ def test_changed_credentials_are_presented_on_the_connection(valkey: Valkey, tmp
     run(main())
 
 
+def test_the_file_may_change_before_the_server(valkey: Valkey, tmp_path: Path) -> None:
+    """A connection that is made meanwhile comes in with what the server took last, later ones with the new."""
+    file = tmp_path / "credentials"
+    file.write_text(f"{USER}\nfirst")
+
+    async def main() -> None:
+        seen = Remembered()
+        async with (
+            Relay(valkey.port) as relay,
+            lane_to(relay.url, seen, credentials_file=file, check_s=0.05) as lane,
+            lane_to(f"redis://:master@127.0.0.1:{valkey.port}") as other,
+        ):
+            await until_answered(lane)
+            file.write_text(f"{USER}\nsecond")
+            relay.cut()
+            await until_answered(lane)
+            assert await lane.send("ACL", "WHOAMI") == USER.encode()
+            assert relay.connections == 2
+
+            async def noticed() -> bool:
+                return seen.notices == ["credentials"]
+
+            await until(noticed)
+            await other.send("ACL", "SETUSER", USER, ">second", "<first")
+            relay.cut()
+            await until_answered(lane)
+            assert await lane.send("ACL", "WHOAMI") == USER.encode()
+            assert seen.notices == ["credentials"]
+
+    run(main())
+
+
+def test_credentials_in_an_address_of_a_file_are_read_again(valkey: Valkey, tmp_path: Path) -> None:
+    """Like those of a file of their own; what is no address is passed over."""
+    file = tmp_path / "url"
+    file.write_text(f"{valkey.url}\n")
+
+    async def main() -> None:
+        async with (
+            Relay(valkey.port) as relay,
+            lane_to(f"redis://:wrong@127.0.0.1:{relay.port}", url_file=file, check_s=0.05) as lane,
+        ):
+            await until_refused(lane)
+            file.write_text("redis://:master@127.0.0.1:1\n")
+            await until_answered(lane)
+            assert await lane.send("ACL", "WHOAMI") == b"default"
+            file.write_text("nonsense")
+            relay.cut()
+            await until_answered(lane)
+            file.write_text(f"redis://{USER}:first@127.0.0.1:1")
+
+            async def renamed() -> bool:
+                return bool(await lane.send("ACL", "WHOAMI") == USER.encode())
+
+            await until(renamed)
+            assert relay.connections >= 2
+
+    run(main())
+
+
 def test_a_user_who_loses_its_connection_by_rotation(valkey: Valkey, tmp_path: Path) -> None:
     """The server kills connections of a user that was deleted; the file has the next one."""
     file = tmp_path / "credentials"

@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -43,6 +44,31 @@ def test_the_primary_is_found_through_any_sentinel_that_answers() -> None:
             async with lane_to(url, connect_timeout_s=0.3) as lane:
                 await lane.send("SET", KEY, "1")
                 assert "db1:keys=1" in primary.command("INFO", "keyspace")
+
+    run(main())
+
+
+def test_the_password_of_sentinels_may_change_in_the_file_of_the_address(tmp_path: Path) -> None:
+    """It is read at every question, so that a Sentinel that was given another password is asked with that."""
+    file = tmp_path / "url"
+
+    async def main() -> None:
+        with (
+            Valkey() as primary,
+            Valkey(
+                f"sentinel monitor {SERVICE} 127.0.0.1 {primary.port} 1", "requirepass rotated", sentinel=True
+            ) as sentinel,
+        ):
+            url = f"redis+sentinel://127.0.0.1:{sentinel.port}/{SERVICE}?sentinel_password="
+            file.write_text(f"{url}before")
+            async with lane_to(f"{url}before", url_file=file) as lane:
+
+                async def closed() -> bool:
+                    return not lane.available
+
+                await until(closed)
+                file.write_text(f"{url}rotated\n")
+                await until_answered(lane)
 
     run(main())
 

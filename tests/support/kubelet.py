@@ -12,12 +12,21 @@ from __future__ import annotations
 
 import base64
 import itertools
+import os
 import re
+import shutil
+import signal
+import socket
+import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
-from tests.support.chart import Object, gateway_pod
+from gateway.redis.embedded import server_binary
+from tests.support.chart import Object, gateway_pod, one, pod_specs
 from tests.support.gateway import GatewayProcess
+from tests.support.waiting import eventually, free_port
 
 Files = Mapping[str, bytes]
 ADDRESSES = {"LLM_GATEWAY_LISTEN": "0.0.0.0:8080", "LLM_GATEWAY_MANAGEMENT_LISTEN": "0.0.0.0:8081"}
@@ -120,3 +129,66 @@ class RenderedGateway(GatewayProcess):
         self.environment = {**environment, **changed}
         assert spec["containers"][0]["args"] == ["serve"], "which is what this starts"
         super().__init__("", env=self.environment)
+
+
+class RenderedValkey:
+    """The container of the rendered StatefulSet as a process, on a free port.
+
+    Where a client of Redis or Valkey for the command line is installed its scripts have it by the name that the image
+    gives it, so that the password is renewed and ``is_ready`` can be asked.
+    """
+
+    def __init__(self, objects: Sequence[Object], root: Path, secrets: Mapping[str, Files]) -> None:
+        spec = pod_specs(objects)["StatefulSet/" + one(objects, "StatefulSet")["metadata"]["name"]]
+        assert spec["containers"][0]["command"] == ["sh", "/etc/valkey/config/start.sh"]
+        self.kubelet, self.port = Kubelet(objects, root, secrets), free_port()
+        self.kubelet.mount(spec)
+        self._root = root
+        self.command = ["sh", str(root / "start.sh")]
+        path = os.pathsep.join([str(server_binary().parent), str(root / "bin"), os.environ["PATH"]])
+        self.environment = {"PATH": path}
+        for name in ("valkey.conf", "start.sh", "ready.sh"):
+            (root / name).write_text(self._script(name))
+        (root / "bin").mkdir()
+        client = command_line_client()
+        if client is not None:
+            (root / "bin" / "valkey-cli").symlink_to(client)
+
+    def _script(self, name: str) -> str:
+        """With the port and paths of this process, and time ten times as fast."""
+        folder = self.kubelet.path("/etc/valkey/config")
+        text = self.kubelet.text((folder / name).read_text()).replace(
+            f"{folder}/valkey.conf", f"{self._root}/valkey.conf"
+        )
+        return re.sub(r"(port|-p) 6379\b", rf"\1 {self.port}", text).replace("sleep 2 ", "sleep 0.2 ")
+
+    def __enter__(self) -> Self:
+        with (self._root / "output").open("w") as output:
+            self._process = subprocess.Popen(
+                self.command, env=self.environment, stdout=output, stderr=subprocess.STDOUT
+            )
+        eventually(self._listens, 20, what="a Valkey that answers")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        assert self._process.wait(10) == 0, "the server itself, not the shell, gets the signal"
+
+    @property
+    def output(self) -> str:
+        """What it has written."""
+        return (self._root / "output").read_text()
+
+    def is_ready(self) -> bool:
+        """What its readiness probe says."""
+        probe = ["sh", str(self._root / "ready.sh")]
+        return subprocess.run(probe, env=self.environment, capture_output=True, timeout=10, check=False).returncode == 0
+
+    def _listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+
+def command_line_client() -> str | None:
+    """``valkey-cli``, or ``redis-cli``, of which it is a fork and which understands the same; None without one."""
+    return shutil.which("valkey-cli") or shutil.which("redis-cli")

@@ -28,6 +28,13 @@
 {{- if and (eq .Values.redis.mode "external") (eq (empty $external.url) (empty $external.urlSecret.name)) }}
 {{- fail "redis.external: either url or urlSecret.name is needed with redis.mode external" }}
 {{- end }}
+{{- $cache := .Values.cacheRedis }}
+{{- if and $cache.url $cache.urlSecret.name }}
+{{- fail "cacheRedis: either url or urlSecret.name, not both" }}
+{{- end }}
+{{- if and (or $cache.credentialsSecret.name $cache.caSecret.name) (not (include "llm-gateway.hasCacheRedis" .)) }}
+{{- fail "cacheRedis: url or urlSecret.name is needed with credentialsSecret and caSecret" }}
+{{- end }}
 {{- $scaling := .Values.autoscaling }}
 {{- if ne $scaling.type "none" }}
 {{- if gt (int $scaling.minReplicas) (int $scaling.maxReplicas) }}

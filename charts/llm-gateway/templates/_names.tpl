@@ -39,7 +39,7 @@
 {{/* What a selector names. Called with the context and a component: (list . "gateway"). */}}
 {{- define "llm-gateway.selector" -}}
 {{- $root := index . 0 -}}
-app.kubernetes.io/name: {{ include "llm-gateway.name" $root }}
+app.kubernetes.io/name: {{ include "llm-gateway.name" $root | quote }}
 app.kubernetes.io/instance: {{ $root.Release.Name | quote }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}

@@ -23,7 +23,7 @@ imagePullSecrets:
 securityContext:
   {{- toYaml $values.podSecurityContext | nindent 2 }}
 {{- with $values.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with $values.nodeSelector }}
 nodeSelector:

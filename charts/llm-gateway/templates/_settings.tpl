@@ -5,38 +5,56 @@
 /etc/llm-gateway/settings
 {{- end }}
 
-{{/* Settings by name that say where Redis is. */}}
-{{- define "llm-gateway.redisSettings" -}}
-{{- $folder := include "llm-gateway.settingsFolder" . }}
-{{- $external := .Values.redis.external }}
-{{- if eq .Values.redis.mode "bundled" }}
-LLM_GATEWAY_REDIS_URL: {{ printf "redis://%s:6379/0" (include "llm-gateway.valkey" .) | quote }}
-LLM_GATEWAY_REDIS_CREDENTIALS_FILE: {{ $folder }}/redis-credentials
-{{- else if eq .Values.redis.mode "external" }}
-{{- if $external.urlSecret.name }}
-LLM_GATEWAY_REDIS_URL_FILE: {{ $folder }}/redis-url
+{{/* Settings by name that say where an existing Redis is: (list CONTEXT VALUES SETTING FILE), the first parts of the
+names of settings and of files. */}}
+{{- define "llm-gateway.existingRedisSettings" -}}
+{{- $folder := include "llm-gateway.settingsFolder" (index . 0) }}
+{{- $values := index . 1 }}
+{{- $setting := index . 2 }}
+{{- $file := index . 3 }}
+{{- if $values.urlSecret.name }}
+{{ $setting }}_URL_FILE: {{ $folder }}/{{ $file }}-url
 {{- else }}
-LLM_GATEWAY_REDIS_URL: {{ $external.url | quote }}
+{{ $setting }}_URL: {{ $values.url | quote }}
 {{- end }}
-{{- if $external.credentialsSecret.name }}
-LLM_GATEWAY_REDIS_CREDENTIALS_FILE: {{ $folder }}/redis-credentials
+{{- if $values.credentialsSecret.name }}
+{{ $setting }}_CREDENTIALS_FILE: {{ $folder }}/{{ $file }}-credentials
 {{- end }}
-{{- if $external.caSecret.name }}
-LLM_GATEWAY_REDIS_CA_FILE: {{ $folder }}/redis-ca.crt
-{{- end }}
+{{- if $values.caSecret.name }}
+{{ $setting }}_CA_FILE: {{ $folder }}/{{ $file }}-ca.crt
 {{- end }}
 {{- end }}
 
-{{/* The sources of a projected volume with the credentials of Redis. */}}
-{{- define "llm-gateway.redisSources" -}}
-{{- $external := .Values.redis.external }}
+{{/* The sources of a projected volume with its credentials: (list VALUES FILE). */}}
+{{- define "llm-gateway.existingRedisSources" -}}
+{{- $values := index . 0 }}
+{{- $file := index . 1 }}
+{{ include "llm-gateway.source" (list $values.urlSecret (printf "%s-url" $file)) }}
+{{ include "llm-gateway.source" (list $values.credentialsSecret (printf "%s-credentials" $file)) }}
+{{ include "llm-gateway.source" (list $values.caSecret (printf "%s-ca.crt" $file)) }}
+{{- end }}
+
+{{/* Whether the cache has a Redis of its own: some text, or nothing. */}}
+{{- define "llm-gateway.hasCacheRedis" -}}
+{{- if or .Values.cacheRedis.url .Values.cacheRedis.urlSecret.name }}yes{{ end }}
+{{- end }}
+
+{{/* Settings by name that say where the Redis of the limits is. */}}
+{{- define "llm-gateway.redisSettings" -}}
 {{- if eq .Values.redis.mode "bundled" }}
-{{- $own := dict "name" (include "llm-gateway.valkey" .) "key" "password" }}
-{{ include "llm-gateway.source" (list (ternary .Values.valkey.existingSecret $own (ne .Values.valkey.existingSecret.name "")) "redis-credentials") }}
+LLM_GATEWAY_REDIS_URL: {{ printf "redis://%s:6379/0" (include "llm-gateway.valkey" .) | quote }}
+LLM_GATEWAY_REDIS_CREDENTIALS_FILE: {{ include "llm-gateway.settingsFolder" . }}/redis-credentials
 {{- else if eq .Values.redis.mode "external" }}
-{{ include "llm-gateway.source" (list $external.urlSecret "redis-url") }}
-{{ include "llm-gateway.source" (list $external.credentialsSecret "redis-credentials") }}
-{{ include "llm-gateway.source" (list $external.caSecret "redis-ca.crt") }}
+{{- include "llm-gateway.existingRedisSettings" (list . .Values.redis.external "LLM_GATEWAY_REDIS" "redis") }}
+{{- end }}
+{{- end }}
+
+{{/* The sources of a projected volume with the credentials of that Redis. */}}
+{{- define "llm-gateway.redisSources" -}}
+{{- if eq .Values.redis.mode "bundled" }}
+{{ include "llm-gateway.source" (list (include "llm-gateway.valkeySecret" . | fromYaml) "redis-credentials") }}
+{{- else if eq .Values.redis.mode "external" }}
+{{ include "llm-gateway.existingRedisSources" (list .Values.redis.external "redis") }}
 {{- end }}
 {{- end }}
 
@@ -45,7 +63,7 @@ LLM_GATEWAY_REDIS_CA_FILE: {{ $folder }}/redis-ca.crt
 {{- with index . 0 }}
 {{- if .name }}
 - secret:
-    name: {{ .name }}
+    name: {{ .name | quote }}
     items:
     - {key: {{ .key | quote }}, path: {{ index $ 1 }}}
 {{- end }}
@@ -55,11 +73,11 @@ LLM_GATEWAY_REDIS_CA_FILE: {{ $folder }}/redis-ca.crt
 {{/* The sources of all credentials of the settings. */}}
 {{- define "llm-gateway.settingsSources" -}}
 {{ include "llm-gateway.redisSources" . }}
+{{- if include "llm-gateway.hasCacheRedis" . }}
+{{ include "llm-gateway.existingRedisSources" (list .Values.cacheRedis "cache-redis") }}
+{{- end }}
 {{ include "llm-gateway.source" (list .Values.admin.tokenSecret "admin-token") }}
 {{ include "llm-gateway.source" (list .Values.admin.readTokenSecret "admin-read-token") }}
-{{- range $name, $secret := .Values.settingsFromSecrets }}
-{{ include "llm-gateway.source" (list $secret ($name | trimPrefix "LLM_GATEWAY_" | lower | replace "_" "-")) }}
-{{- end }}
 {{- end }}
 
 {{/* Every setting by its name. */}}
@@ -87,16 +105,14 @@ LLM_GATEWAY_REGISTRY: /etc/llm-gateway/registry
 LLM_GATEWAY_SECRETS_DIR: /etc/llm-gateway/secrets
 {{- end }}
 {{- include "llm-gateway.redisSettings" . }}
+{{- if include "llm-gateway.hasCacheRedis" . }}
+{{- include "llm-gateway.existingRedisSettings" (list . .Values.cacheRedis "LLM_GATEWAY_CACHE_REDIS" "cache-redis") }}
+{{- end }}
 {{- if .Values.admin.tokenSecret.name }}
 LLM_GATEWAY_ADMIN_TOKEN_FILE: {{ $folder }}/admin-token
 {{- end }}
 {{- if .Values.admin.readTokenSecret.name }}
 LLM_GATEWAY_ADMIN_READ_TOKEN_FILE: {{ $folder }}/admin-read-token
-{{- end }}
-{{- range $name, $secret := .Values.settingsFromSecrets }}
-{{- if $secret.name }}
-{{ $name }}_FILE: {{ $folder }}/{{ $name | trimPrefix "LLM_GATEWAY_" | lower | replace "_" "-" }}
-{{- end }}
 {{- end }}
 {{- end }}
 

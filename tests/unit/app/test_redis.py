@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.app.redis import RedisCounts, redis_config, redis_lane
+from gateway.app.redis import RedisCounts, cache_config, check_redis, redis_config, redis_lane
 from gateway.errors import SettingsInvalid
 from gateway.redis.config import Address, RedisConfig, Server
 from gateway.redis.observer import Observer
@@ -22,12 +22,12 @@ def metrics() -> Metrics:
     return Metrics(version="0")
 
 
-def test_every_bound_of_the_lane_is_a_setting(tmp_path: Path) -> None:
+def test_every_bound_of_the_lane_is_a_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A field of the configuration that no setting reaches would be a bound that nobody can change."""
     file = tmp_path / "file"
-    file.write_text("x")
+    file.write_text(URL)
+    monkeypatch.setenv("LLM_GATEWAY_REDIS_URL_FILE", str(file))
     settings = Settings.load(
-        redis_url=URL,
         redis_deadline_s=0.2,
         redis_connect_timeout_s=3,
         redis_probe_s=2,
@@ -43,6 +43,37 @@ def test_every_bound_of_the_lane_is_a_setting(tmp_path: Path) -> None:
     plain = RedisConfig(server=Server("single", ()))
     for name in RedisConfig.__struct_fields__:
         assert getattr(config, name) != getattr(plain, name), name
+
+
+def test_the_cache_has_credentials_and_authorities_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never those of the limits' server, but for its authorities where it has none; its address is watched, too."""
+    limits, cache, url = (tmp_path / name for name in ("limits", "cache", "url"))
+    for file in (limits, cache):
+        file.write_text("x")
+    url.write_text("rediss://:hunter2@answers:7001")
+    files = {"redis_url": URL, "redis_credentials_file": limits, "redis_ca_file": limits}
+    assert cache_config(Settings.load(**files), URL) == redis_config(Settings.load(**files), URL), "the same server"
+    monkeypatch.setenv("LLM_GATEWAY_CACHE_REDIS_URL_FILE", str(url))
+    config = cache_config(Settings.load(**files), URL)
+    assert config is not None
+    assert config.server.addresses == (Address("answers", 7001),)
+    assert (config.credentials_file, config.ca_file, config.url_file) == (None, limits, url)
+    config = cache_config(
+        Settings.load(**files, cache_redis_credentials_file=cache, cache_redis_ca_file=cache), "redis://other"
+    )
+    assert config is not None
+    assert (config.credentials_file, config.ca_file) == (cache, cache)
+
+
+def test_a_wrong_address_or_file_of_the_cache_is_named(tmp_path: Path) -> None:
+    """Before anything serves, and without the address."""
+    with pytest.raises(SettingsInvalid, match="^LLM_GATEWAY_CACHE_REDIS_URL: ") as refusal:
+        check_redis(Settings.load(cache_redis_url="redis://:hunter2@a,b"))
+    assert "hunter2" not in str(refusal.value)
+    file = tmp_path / "ca.pem"
+    file.write_text("nonsense")
+    with pytest.raises(SettingsInvalid, match="^LLM_GATEWAY_CACHE_REDIS_CA_FILE: "):
+        check_redis(Settings.load(cache_redis_url="rediss://cache", cache_redis_ca_file=file))
 
 
 def test_defaults_are_those_of_the_lane() -> None:

@@ -43,6 +43,13 @@ def test_it_changes_with_its_file(file: Path) -> None:
     assert secret() == SECOND
 
 
+def test_what_changed_before_the_first_use_counts(file: Path) -> None:
+    """A worker that takes the place of one that died has settings from before; the token of then opens nothing."""
+    settings = Settings.load()
+    swap(file, SECOND)
+    assert rotated_secret(settings, "admin_token", is_token)() == SECOND
+
+
 def test_what_was_good_stays(file: Path) -> None:
     """While the file is away, empty, or holds what could be no token; and a good one is taken after that."""
     secret = rotated_secret(Settings.load(), "admin_token", is_token)

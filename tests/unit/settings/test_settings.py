@@ -289,4 +289,4 @@ def test_environment_for_another_process_loads_the_same(empty_place: Path, monke
         monkeypatch.setenv(name, value)
     for name in os.environ.keys() - settings.as_environment().keys():
         monkeypatch.delenv(name)
-    assert Settings.load() == settings
+    assert Settings.load().model_dump() == settings.model_dump()
