@@ -100,7 +100,9 @@ class Container:
         steps = OptionalSteps(self.rollouts, sharing)
         self.pipeline = Pipeline(self.registry, self.limiter, answering, settings.max_attempts, tokens, steps)
         ledger = None if self.admin.lane is None else Ledger(self.admin.lane, settings.usage_max_rows)
-        self.app: ASGIApp = build(self.pipeline, self.metrics, self.access_log, edge_options(settings), ledger)
+        self.app: ASGIApp = build(
+            self.pipeline, self.metrics, self.access_log, edge_options(settings), ledger, self.sharing.conversations
+        )
         self.readiness = Readiness(
             lambda: self.registry.snapshot.generation > 0,
             lambda: self.admin.keys_known,

@@ -6,10 +6,11 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from gateway.app.redis import cache_lane
-from gateway.cache import Cache, CacheOptions, IndexBounds, Store, load_scripts
+from gateway.cache import Cache, CacheOptions, ConversationBounds, Conversations, IndexBounds, Store, load_scripts
 from gateway.telemetry import CacheMetrics
 
 if TYPE_CHECKING:
+    from gateway.cache.store import LaneLike
     from gateway.model import Snapshot
     from gateway.redis.lane import RedisLane
     from gateway.settings import Settings
@@ -26,6 +27,22 @@ class SharingParts:
         self._lane: RedisLane | None = None
         self._starting: asyncio.Task[None] | None = None
         self.cache = Cache(self._open, cache_options(settings), self._metrics)
+
+    @property
+    def conversations(self) -> Conversations:
+        """The turns that callers go on from, kept where answers are."""
+        settings = self._settings
+        bounds = ConversationBounds(
+            ttl_s=settings.responses_ttl_s,
+            max_turns=settings.responses_max_turns,
+            max_bytes=settings.responses_max_bytes,
+        )
+
+        def lane() -> LaneLike | None:
+            store = self.cache.store
+            return None if store is None else store.lane
+
+        return Conversations(lane, load_scripts(), bounds)
 
     async def start(self, snapshot: Snapshot) -> None:
         """Begin to connect where a scenario has a cache; else the first call of one that gets one does."""

@@ -1,6 +1,7 @@
 """Answers kept for the same request of the same tenant, and calls in flight that several callers share."""
 
 from gateway.cache.cache import Cache, CacheOptions, Shared
+from gateway.cache.conversations import ConversationBounds, Conversations
 from gateway.cache.entry import pack
 from gateway.cache.flight import Flight, Follower, Head, Lost, Refusal
 from gateway.cache.key import Way, Ways
@@ -12,6 +13,8 @@ __all__ = [
     "Cache",
     "CacheOptions",
     "CacheScripts",
+    "ConversationBounds",
+    "Conversations",
     "Flight",
     "Follower",
     "Head",

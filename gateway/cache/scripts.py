@@ -16,6 +16,8 @@ class CacheScripts(Frozen, frozen=True):
     say: Script
     follow: Script
     purge: Script
+    recall: Script
+    record: Script
 
 
 def load_scripts() -> CacheScripts:

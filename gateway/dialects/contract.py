@@ -134,10 +134,16 @@ class ClientCall(Protocol):
         """What makes events of this dialect of a streamed chat completion, the events of errors included."""
 
 
-class ClientDialect(ErrorDialect, Protocol):
+class NamedDialect(ErrorDialect, Protocol):
     """A dialect that callers speak."""
 
-    name: Dialect
+    @property
+    def name(self) -> Dialect:
+        """What it is called."""
+
+
+class ClientDialect(NamedDialect, Protocol):
+    """One whose calls need nothing but their body."""
 
     def call(self, max_members: int) -> ClientCall:
         """For one call; ``max_members`` bounds the top-level members of its body."""

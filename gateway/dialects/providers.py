@@ -8,5 +8,15 @@ from typing import Final
 
 from gateway.dialects.azure import AzureCall
 from gateway.dialects.contract import Translate
+from gateway.dialects.responses.passing import can_pass
+from gateway.dialects.responses.passing import translate as pass_response
+from gateway.model import Backend, ChatRequest
 
 TRANSLATES: Final[Mapping[str, Translate]] = MappingProxyType({"azure": AzureCall})
+
+
+def translate_of(request: ChatRequest, backend: Backend) -> Translate | None:
+    """How a request is told to a backend; None where it is told as the chat request that it is."""
+    if request.native is not None and can_pass(request, backend):
+        return pass_response
+    return TRANSLATES.get(backend.provider)

@@ -53,6 +53,11 @@ class EventReader:
             raise AttemptFailed("protocol_error", f"an event of more than {self._max_event_bytes} bytes")
         return events
 
+    @property
+    def held_bytes(self) -> int:
+        """How many bytes at the end of what was fed belong to an event that is not complete."""
+        return len(self._held)
+
     def end(self) -> list[Event]:
         """The last event, where the stream ended without the empty line after it."""
         event = _parse(bytes(self._held))

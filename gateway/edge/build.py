@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from gateway.auth import ClientAddress
+from gateway.cache import ConversationBounds, Conversations, load_scripts
 from gateway.dialects.openai.members import read_members
 from gateway.edge.body import Receive
 from gateway.edge.call import Call, EdgeLimits, Frontdesk, Scope, Send
 from gateway.edge.chat import PATH as CHAT_PATH
 from gateway.edge.chat import ChatCompletions
 from gateway.edge.documented import BODY_PATHS, CALL_KEY, Completions, build_documented
+from gateway.edge.responses import COUNT_PATH, Responses
+from gateway.edge.responses import PATH as RESPONSES_PATH
+from gateway.edge.responses_docs import add_responses
 from gateway.edge.scenarios import PREFIX as SCENARIO_PREFIX
 from gateway.edge.scenarios import ScenarioCompletions, add_scenarios
 from gateway.edge.usage import add_usage
@@ -56,11 +60,13 @@ class DataPort:
         frontdesk: Frontdesk,
         pipeline: Pipeline,
         completions: tuple[ChatCompletions, ScenarioCompletions],
+        others: Mapping[str, ChatCompletions],
         documented: ASGIApp,
     ) -> None:
         self._frontdesk = frontdesk
         self._pipeline = pipeline
         self._chat, self._scenarios = completions
+        self._others = others
         self._documented = documented
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
@@ -72,6 +78,9 @@ class DataPort:
 
     def _other(self, scope: Scope) -> Callable[[Call], Awaitable[None]]:
         """Who serves what is not the chat endpoint."""
+        other = self._others.get(scope["path"])
+        if other is not None:
+            return other.handle
         is_call = scope["path"].startswith(SCENARIO_PREFIX) and scope["method"] not in ("GET", "HEAD")
         return self._scenarios.handle if is_call else self._serve_documented
 
@@ -105,9 +114,17 @@ class DataPort:
 
 
 def build(
-    pipeline: Pipeline, metrics: Metrics, access_log: AccessLog, options: EdgeOptions, ledger: Ledger | None = None
+    pipeline: Pipeline,
+    metrics: Metrics,
+    access_log: AccessLog,
+    options: EdgeOptions,
+    ledger: Ledger | None = None,
+    conversations: Conversations | None = None,
 ) -> ASGIApp:
-    """The ASGI application of the data port; without a ``ledger`` there is no usage to be read."""
+    """The ASGI application of the data port.
+
+    Without a ``ledger`` there is no usage to be read; without ``conversations`` none can be gone on with.
+    """
     addresses = ClientAddress(options.trusted_proxies)
     frontdesk = Frontdesk(options.limits, addresses, metrics, access_log, pipeline.finished)
     chat = ChatCompletions(frontdesk, pipeline, expose_backend=options.expose_backend)
@@ -118,7 +135,11 @@ def build(
     documented = build_documented(pipeline, completions, chat, docs=options.docs)
     add_scenarios(documented, pipeline, scenarios)
     add_usage(documented, pipeline, ledger)
-    app: ASGIApp = DataPort(frontdesk, pipeline, (chat, scenarios), documented)  # type: ignore[assignment]  # as in ``documented``
+    kept = conversations or Conversations(lambda: None, load_scripts(), ConversationBounds())
+    responses = Responses(frontdesk, pipeline, kept, expose_backend=options.expose_backend)
+    add_responses(documented, responses)
+    others: dict[str, ChatCompletions] = {RESPONSES_PATH: responses, COUNT_PATH: responses}
+    app: ASGIApp = DataPort(frontdesk, pipeline, (chat, scenarios), others, documented)  # type: ignore[assignment]  # as in ``documented``
     if options.cors_allow_origins:
         frontdesk.is_wrapped = True
         app = CORSMiddleware(

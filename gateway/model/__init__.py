@@ -34,6 +34,9 @@ Provider = Literal["openai", "azure", "echo"]
 Dialect = Literal["chat", "messages", "responses", "completions"]
 """What a caller may speak: OpenAI Chat Completions, Anthropic Messages, OpenAI Responses, OpenAI Completions."""
 
+Api = Literal["responses"]
+"""What a backend of OpenAI's dialect may have beside chat completions."""
+
 OUTPUT_LIMITS = ("max_completion_tokens", "max_tokens")
 """The two names of a request's output limit: the newer one and the one that more servers know."""
 
@@ -99,6 +102,7 @@ class Backend(Frozen, frozen=True):
     disabled: bool = False
     echo: EchoOptions | None = None
     unsupported_fields: frozenset[str] = frozenset()  # request fields that are not sent to it, in small letters
+    apis: frozenset[Api] = frozenset()  # what it has beside chat completions
 
     def __repr__(self) -> str:
         """The name alone: a repr ends in logs, and the headers hold the credential."""

@@ -104,3 +104,8 @@ def cache_questions(tenant: str, bucket: str) -> bytes:
 def cache_flight(tenant: str, digest: str, *parts: str) -> bytes:
     """Of a call in flight: who makes it; with further parts what was said of its answer, and who waits."""
     return tenant_key(tenant, "cache", "flight", digest, *parts)
+
+
+def conversation(tenant: str, response_id: str) -> bytes:
+    """Hash: one turn of a conversation, by the id of its answer."""
+    return tenant_key(tenant, "conversation", response_id)

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from gateway.model import OUTPUT_LIMITS
+from gateway.model import OUTPUT_LIMITS, Api
 from gateway.registry import values
 from gateway.registry.backend_auth import Auth
 from gateway.registry.base import (
@@ -160,6 +160,11 @@ class BackendSpec(Node):
         description="Request fields that it does not take, such as top_k, min_p, repetition_penalty, response_format:"
         " they are left out of what is sent to it.",
     )
+    apis: Annotated[list[Api], Field(max_length=16)] = Field(
+        default_factory=list,
+        description="What it has beside chat completions; requests of callers who speak that pass to it as they are."
+        " responses: OpenAI Responses.",
+    )
     disabled: bool = Field(default=False, description="true: gets no calls, as a target or as a fallback.")
     echo: Echo | None = Field(default=None, description="For provider echo only.")
 
@@ -188,6 +193,8 @@ class BackendSpec(Node):
         return self
 
     def _provider_errors(self) -> Iterator[tuple[str, str]]:
+        if self.apis and self.provider != "openai":
+            yield "apis", "is for provider openai only"
         if self.provider == "echo":
             for field in ("url", "service", "auth", "headers", "api_version"):
                 if getattr(self, field):

@@ -99,6 +99,7 @@ def compile_backend(document: BackendDocument, secrets: SecretSource) -> model.B
         ),
         disabled=spec.disabled,
         unsupported_fields=frozenset(name.casefold() for name in spec.unsupported_fields),
+        apis=frozenset(spec.apis),
         echo=_echo(spec.echo or EchoSpec()) if spec.provider == "echo" else None,
     )
 

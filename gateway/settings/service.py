@@ -208,6 +208,15 @@ class ServiceSettings(BaseSettings):
         20000, 100, 1000000, "rows", "Most rows of usage, one per day, key, scenario and backend, read for one answer."
     )
 
+    # Conversations of callers who speak Responses
+    responses_ttl_s: Duration = _seconds(
+        86400, 1, 2592000, "How long a response can be gone on from by `previous_response_id`, from the last time on."
+    )
+    responses_max_turns: int = _count(256, 1, 10000, "turns", "Most turns of one such conversation.")
+    responses_max_bytes: Size = _bytes(
+        4 * 2**20, 1024, 2**28, "Largest such conversation, before it is compressed, and largest response of a stream."
+    )
+
     # The cache
     cache_redis_url: str | None = _value(
         None,

@@ -21,7 +21,7 @@ from gateway.dialects.openai.errors import error_body
 from gateway.dialects.openai.reply import ReplyFacts, read_reply
 from gateway.dialects.openai.request import encode_chat_request
 from gateway.dialects.openai.stream import ChatStream
-from gateway.dialects.providers import TRANSLATES
+from gateway.dialects.providers import translate_of
 from gateway.errors import AttemptFailed, InvalidRequest, Outcome
 from gateway.model import Backend, ChatRequest, Dialect, Plan
 from gateway.telemetry import Metrics, RequestRecord
@@ -313,7 +313,7 @@ def _prepared(
     state: BackendState, backend: Backend, request: ChatRequest, record: RequestRecord
 ) -> tuple[Translation | None, tuple[bytes, bytes]]:
     """The way back of an answer that has to be translated, and head and body to send. Raises InvalidRequest."""
-    translate = TRANSLATES.get(backend.provider)
+    translate = translate_of(request, backend)
     translation: Translation | None = None
     if translate is None:
         record.dropped_fields = beyond_chat(request)

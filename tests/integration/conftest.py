@@ -6,7 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.gateway import GatewayProcess
 from tests.support.lane import Lane, lane
+from tests.support.responses_api import KEY, registry
+from tests.support.upstream import ScriptedUpstream
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +26,14 @@ def faulty(shared_lane: Lane) -> Iterator[Lane]:
     yield shared_lane
     shared_lane.assert_clean()
     shared_lane.forget()
+
+
+@pytest.fixture(scope="session")
+def responses_pair() -> Iterator[tuple[GatewayProcess, ScriptedUpstream]]:
+    """A gateway whose callers speak Responses, and the backend of all its scenarios."""
+    env = {"LLM_GATEWAY_REDIS_URL": "embedded"}
+    with (
+        ScriptedUpstream() as upstream,
+        GatewayProcess(registry(upstream.url + "/v1"), key=KEY, env=env) as gateway,
+    ):
+        yield gateway, upstream

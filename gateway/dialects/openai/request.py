@@ -67,7 +67,7 @@ _has_item = re.compile(rb"\[[ \t\n\r]*[^] \t\n\r]").match
 _USAGE_ASKED = b',"stream_options":{"include_usage":true}'
 
 
-def _refuse_other_spellings(fields: Mapping[str, msgspec.Raw], governed: frozenset[str] = _GOVERNED) -> None:
+def refuse_other_spellings(fields: Mapping[str, msgspec.Raw], governed: frozenset[str] = _GOVERNED) -> None:
     """Raises InvalidRequest for a name that another one, or one that decides anything, equals but for its case.
 
     Go's ``encoding/json``, for one, matches names so (https://pkg.go.dev/encoding/json#Unmarshal): its last one wins.
@@ -91,7 +91,7 @@ def read_chat_request(body: bytes, max_members: int, default_model: str | None =
     """
     fields = read_members(body, max_members)
     if not _KNOWN.issuperset(fields):
-        _refuse_other_spellings(fields)
+        refuse_other_spellings(fields)
     model = _field(fields, "model", _decode_str, "a string")
     if model is None:
         if default_model is None:
@@ -119,7 +119,7 @@ def read_scenario_request(body: bytes, max_members: int, name: str) -> ChatReque
                 f"`{field}` is decided by the scenario.", code="unsupported_field", param=field[:_SHOWN_CHARS_MAX]
             )
         fields[field] = raw
-    _refuse_other_spellings(fields, _GOVERNED_OF_SCENARIOS)
+    refuse_other_spellings(fields, _GOVERNED_OF_SCENARIOS)
     spoken = fields.pop(INPUT_FIELD, ABSENT)
     if spoken != ABSENT:
         if not _field({INPUT_FIELD: spoken}, INPUT_FIELD, _decode_str, "a string"):
