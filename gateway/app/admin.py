@@ -22,6 +22,7 @@ from gateway.settings.schema import is_token
 if TYPE_CHECKING:
     from gateway.app.key_operations import Audit, KeyOperations
     from gateway.app.launch import Inherited
+    from gateway.redis.config import RedisConfig
     from gateway.redis.lane import RedisLane
     from gateway.rollout import Rollouts
     from gateway.telemetry import Metrics
@@ -103,17 +104,18 @@ class Administration:
 
 def _cache_lane(settings: Settings, redis_url: str | None) -> RedisLane | None:
     """A patient lane to where answers are kept, where that is a server of its own."""
-    from gateway.redis.lane import RedisLane
-
     config = cache_config(settings, redis_url)
     if config is None:
         return None
-    return RedisLane(msgspec.structs.replace(config, deadline_s=max(config.deadline_s, DEADLINE_S)))
+    return _patient(config, "operators' cache")
 
 
 def _lane(settings: Settings, redis_url: str) -> RedisLane:
     """A lane beside that of the requests: neither waits for the other, and this one has more patience."""
+    return _patient(redis_config(settings, redis_url), "keys and operators")
+
+
+def _patient(config: RedisConfig, purpose: str) -> RedisLane:
     from gateway.redis.lane import RedisLane  # a gateway without a Redis loads none of it
 
-    config = redis_config(settings, redis_url)
-    return RedisLane(msgspec.structs.replace(config, deadline_s=max(config.deadline_s, DEADLINE_S)))
+    return RedisLane(msgspec.structs.replace(config, deadline_s=max(config.deadline_s, DEADLINE_S), purpose=purpose))

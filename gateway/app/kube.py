@@ -22,7 +22,12 @@ def kube_client(settings: Settings, *, kubectl: bool = False) -> KubeClient:
         credentials=settings.kubernetes_credentials_dir,
         kubectl=kubectl,
     )
-    limits = Limits(connect_s=settings.kubernetes_connect_timeout_s, answer_s=settings.kubernetes_timeout_s)
+    limits = Limits(
+        connect_s=settings.kubernetes_connect_timeout_s,
+        answer_s=settings.kubernetes_timeout_s,
+        answer_bytes=settings.kubernetes_max_answer_bytes,
+        event_bytes=settings.kubernetes_max_event_bytes,
+    )
     return KubeClient(configuration(access), limits, f"llm-gateway/{__version__}")
 
 

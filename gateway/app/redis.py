@@ -44,6 +44,7 @@ def redis_config(settings: Settings, url: str, *, field: str = "redis_url") -> R
         ca_file=settings.redis_ca_file,
         credentials_file=settings.redis_credentials_file,
         url_file=settings.file_of(field) if url == getattr(settings, field) else None,
+        purpose="limits",
     )
 
 
@@ -94,9 +95,10 @@ def cache_config(settings: Settings, redis_url: str | None) -> RedisConfig | Non
             deadline_s=deadline_s,
             ca_file=settings.cache_redis_ca_file or settings.redis_ca_file,
             credentials_file=settings.cache_redis_credentials_file,
+            purpose="cache",
         )
     if redis_url is not None:
-        return msgspec.structs.replace(redis_config(settings, redis_url), deadline_s=deadline_s)
+        return msgspec.structs.replace(redis_config(settings, redis_url), deadline_s=deadline_s, purpose="cache")
     return None
 
 

@@ -163,6 +163,13 @@ def setting_warnings(settings: Settings, snapshot: Snapshot) -> Iterator[str]:
             f"the canaries of scenarios {', '.join(judged)} have bounds and there is no LLM_GATEWAY_REDIS_URL: every"
             " process judges what it alone sees, and forgets it when it ends"
         )
+    keeping = sorted(name for name, each in snapshot.scenarios.items() if each.cache is not None)
+    if settings.redis_url is None and settings.cache_redis_url is None and keeping:
+        yield (
+            f"scenarios {', '.join(keeping)} have a cache and there is neither LLM_GATEWAY_REDIS_URL nor"
+            " LLM_GATEWAY_CACHE_REDIS_URL: no answer is kept, and identical calls at the same time are shared within a"
+            " process alone"
+        )
     longer = sorted(name for name, each in snapshot.backends.items() if _longest_s(each) > settings.drain_s)
     if longer:
         yield (

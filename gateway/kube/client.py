@@ -22,19 +22,19 @@ from gateway.model import Frozen
 MERGE_PATCH: Final = "application/merge-patch+json"  # RFC 7396
 APPLY_PATCH: Final = "application/apply-patch+yaml"  # server-side apply; JSON is YAML
 
-ANSWER_BYTES_MAX: Final = 64 * 2**20
-EVENT_BYTES_MAX: Final = 8 * 2**20
-"""Largest event of a watch; an object in etcd is at most some 1.5 MB."""
-
 _CHUNK_BYTES: Final = 65_536
 _TEXT_CHARS_MAX: Final = 300
 
 
 class Limits(Frozen, frozen=True):
-    """How long is waited, in seconds (> 0): for a connection, and for each piece of an answer."""
+    """How long is waited, in seconds (> 0), for a connection, and for each piece of an answer; the largest answer, and
+    the largest event of a watch, in bytes.
+    """
 
     connect_s: float = 5.0
     answer_s: float = 15.0
+    answer_bytes: int = 64 * 2**20
+    event_bytes: int = 8 * 2**20
 
 
 class _Status(msgspec.Struct):
@@ -68,9 +68,9 @@ class KubeClient:
         """Make one request and return its answer, decoded. Raises KubernetesFailure; is never repeated by itself."""
         response = self._send(method, path, query, (body, content_type), self._limits.answer_s)
         with _told(method, path), contextlib.closing(response):
-            content = response.read(ANSWER_BYTES_MAX + 1)
-            if len(content) > ANSWER_BYTES_MAX:
-                raise KubernetesFailure(f"{method} {path}: the answer is larger than {ANSWER_BYTES_MAX} bytes")
+            content = response.read(self._limits.answer_bytes + 1)
+            if len(content) > self._limits.answer_bytes:
+                raise KubernetesFailure(f"{method} {path}: the answer is larger than {self._limits.answer_bytes} bytes")
             response.release_conn()
             return msgspec.json.decode(content) if content else None
 
@@ -81,7 +81,7 @@ class KubeClient:
         sock = getattr(connection, "sock", None)
         if sock is not None:
             sock.settimeout(idle_s)
-        return EventStream(response, path)
+        return EventStream(response, path, self._limits.event_bytes)
 
     def close(self) -> None:
         """Close idle connections."""
@@ -123,9 +123,10 @@ class KubeClient:
 class EventStream:
     """The events of one watch. Read by one thread; ``close`` may be called by any."""
 
-    def __init__(self, response: urllib3.BaseHTTPResponse, path: str) -> None:
+    def __init__(self, response: urllib3.BaseHTTPResponse, path: str, event_bytes: int) -> None:
         self._response = response
         self._path = path
+        self._event_bytes = event_bytes
 
     def __iter__(self) -> Iterator[Sequence[bytes]]:
         """Yield the lines of each piece that arrives, one event per line. Raises KubernetesFailure."""
@@ -133,8 +134,8 @@ class EventStream:
         with _told("WATCH", self._path):
             while piece := self._response.read1(_CHUNK_BYTES):
                 *lines, rest = (rest + piece).split(b"\n")
-                if len(rest) > EVENT_BYTES_MAX:
-                    raise KubernetesFailure(f"WATCH {self._path}: an event is larger than {EVENT_BYTES_MAX} bytes")
+                if max(map(len, (*lines, rest))) > self._event_bytes:
+                    raise KubernetesFailure(f"WATCH {self._path}: an event is larger than {self._event_bytes} bytes")
                 if lines:
                     yield [line for line in lines if line]
 

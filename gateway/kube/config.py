@@ -13,6 +13,7 @@ from kubernetes.utils.keepalive import tcp_keepalive_socket_options
 
 from gateway.errors import SettingsInvalid
 from gateway.model import Frozen
+from gateway.settings.rotated import RotatedSecret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,7 +46,7 @@ class Access(Frozen, frozen=True):
 def configuration(access: Access) -> Configuration:
     """Return the client's configuration. Raises SettingsInvalid where there is no usable one, naming what is missing.
 
-    The token of a service account is read again every minute, since the kubelet replaces it.
+    The token of a service account is read again whenever its file changes, since the kubelet replaces it.
     """
     config = Configuration()
     try:
@@ -77,6 +78,14 @@ def _load_service_account(access: Access, config: Configuration) -> None:
         environ=environ,
     )
     loader.load_and_set(config)
+    token = RotatedSecret(None, access.credentials / "token", bool)
+
+    def use_token_of_now(config: Configuration) -> None:
+        if text := token():
+            config.api_key["BearerToken"] = f"Bearer {text}"
+
+    hook: Any = use_token_of_now
+    config.refresh_api_key_hook = hook  # instead of the loader's, which looks once a minute
 
 
 def _unbracketed(host: str) -> str:

@@ -79,7 +79,8 @@ class RedisConfig(msgspec.Struct, frozen=True, kw_only=True):
     which then asks at most every ``probe_s``. ``pending_max`` bounds commands that wait, per connection. Every
     ``check_s`` the server is looked at. ``credentials_file`` holds a password, or a user and a password on two lines,
     and wins over the URL's. ``url_file`` holds the URL that ``server`` was made of, whose credentials may change.
-    ``ca_file`` replaces the system's certificate authorities.
+    ``ca_file`` replaces the system's certificate authorities. ``purpose`` is what the lane is for, in its log lines: a
+    process has several to one server.
     """
 
     server: Server
@@ -92,6 +93,7 @@ class RedisConfig(msgspec.Struct, frozen=True, kw_only=True):
     ca_file: Path | None = None
     credentials_file: Path | None = None
     url_file: Path | None = None
+    purpose: str = ""
 
 
 def parse_url(url: str) -> Server:

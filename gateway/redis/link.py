@@ -78,6 +78,7 @@ class Link:
         self._config = config
         self._dialer = dialer
         self._destination = destination
+        self._suffix = f" ({config.purpose})" if config.purpose else ""
         self._events = events
         self._observer = events.observer
         self._watch = Watch(events.observer)
@@ -200,7 +201,7 @@ class Link:
             return
         command.fail(error.failure())
         if code == "OOM":
-            self._watch.turned_away_full(str(self._destination))
+            self._watch.turned_away_full(self._called())
         elif code in _CHANGE_CONNECTION and connection is not None:
             connection.abort(f"the server answered {code}")
         elif code == "LOADING":
@@ -210,11 +211,15 @@ class Link:
         self.available = not reason
         self._awake.set()
         if reason:
-            _log.warning("Redis at %s is not used until a probe is answered: %s", self._destination, reason)
+            _log.warning("Redis at %s is not used until a probe is answered: %s", self._called(), reason)
             self._fail_queue(f"Redis is not available: {reason}")
         else:
-            _log.info("Redis at %s answers again", self._destination)
+            _log.info("Redis at %s answers again", self._called())
         self._events.on_change(not reason)
+
+    def _called(self, address: Address | None = None) -> str:
+        """The server and what it is used for here, as log lines name it."""
+        return f"{address or self._destination}{self._suffix}"
 
     # The task that keeps a connection
 
@@ -223,7 +228,7 @@ class Link:
             try:
                 await asyncio.sleep(await self._live())
             except Exception as error:  # noqa: BLE001  # whatever fails here, limits need the link to go on
-                _log.exception("the link to Redis at %s failed; making it again", self._destination)
+                _log.exception("the link to Redis at %s failed; making it again", self._called())
                 self._breaker.trip(f"{type(error).__name__}")
                 await asyncio.sleep(self._pause_s())
 
@@ -256,7 +261,7 @@ class Link:
             self._breaker.trip(str(failure) or "no connection in time")
             return None
         self._taken = self._presented = connection.credentials
-        self._see(facts, str(address))
+        self._see(facts, self._called(address))
         if self._breaker.open and not await self._probe(connection):
             connection.abort("no answer to the probe in time")
             return None
@@ -309,11 +314,11 @@ class Link:
         except RedisUnanswered:
             await self._drop_silent(connection)
         except (OSError, RedisFailure) as failure:
-            _log.debug("the check of Redis at %s failed: %s", connection.address, failure)
+            _log.debug("the check of Redis at %s failed: %s", self._called(connection.address), failure)
 
     async def _look(self, connection: Connection) -> None:
         await self._renew_credentials(connection)
-        self._watch.see(facts := await self._dialer.look(connection), str(connection.address))
+        self._watch.see(facts := await self._dialer.look(connection), self._called(connection.address))
         if self._destination.needs_primary and facts.role not in {"", "master"}:
             self._observer.noticed("replica")
             await self._drop(connection, "the server became a replica")
@@ -331,7 +336,8 @@ class Link:
             self._taken = credentials
         except RedisFailure as failure:
             self._observer.noticed("credentials")
-            _log.warning("Redis at %s does not take the changed credentials: %s", connection.address, failure.text)
+            text = "Redis at %s does not take the changed credentials: %s"
+            _log.warning(text, self._called(connection.address), failure.text)
 
     async def _drop(self, connection: Connection, reason: str) -> None:
         connection.abort(reason)

@@ -11,9 +11,10 @@ from typing import Final
 
 from pydantic import field_validator
 
-from gateway.settings.fields import Duration, TextList
+from gateway.settings.fields import Duration, Size, TextList
 from gateway.settings.fields import count as _count
 from gateway.settings.fields import seconds as _seconds
+from gateway.settings.fields import size as _bytes
 from gateway.settings.fields import value as _value
 from gateway.settings.service import ServiceSettings
 
@@ -57,6 +58,12 @@ class ClusterSettings(ServiceSettings):
     kubernetes_page_objects: int = _count(500, 1, 10000, "objects", "Objects per page of a list of the Kubernetes API.")
     kubernetes_max_objects: int = _count(
         20000, 1, 1000000, "objects", "Most objects of one kind that are watched; with more, what was known is kept."
+    )
+    kubernetes_max_answer_bytes: Size = _bytes(
+        64 * 2**20, 2**20, 2**30, "Largest answer of the Kubernetes API, a page of a list included."
+    )
+    kubernetes_max_event_bytes: Size = _bytes(
+        8 * 2**20, 65536, 2**28, "Largest event of a watch; an object is at most some 1.5 MB where it is stored."
     )
 
     # Endpoint discovery

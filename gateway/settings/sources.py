@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 PREFIX = "LLM_GATEWAY_"
 SECRET_PREFIX = "LLM_GATEWAY_SECRET_"  # noqa: S105  # the prefix of names, not a secret
+CALLERS_KEY = "LLM_GATEWAY_KEY"
+"""What the documents call the key of whoever calls a gateway: often set in the shell that also starts one."""
 SECRET_FILE_BYTES_MAX = 65536
 """The most that a file with a secret may hold; a larger one is not a secret but a mistake."""
 
@@ -105,7 +107,7 @@ def unknown_names(sources: Iterable[Variables], fields: Mapping[str, FieldInfo])
 
 
 def _belongs_to_others(name: str) -> bool:
-    return name.startswith(SECRET_PREFIX) or _INJECTED_BY_KUBERNETES.fullmatch(name) is not None
+    return name == CALLERS_KEY or name.startswith(SECRET_PREFIX) or _INJECTED_BY_KUBERNETES.fullmatch(name) is not None
 
 
 def is_secret(info: FieldInfo) -> bool:

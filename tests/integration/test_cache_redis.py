@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -38,6 +39,13 @@ def is_kept_again(fleet: CachedFleet) -> bool:
     return [result(fleet.say(seed=7)) for _ in range(2)][1] == "hit"
 
 
+def lanes_not_used(fleet: CachedFleet) -> list[str]:
+    """What of a gateway does not use its Redis, as each line of its log names it."""
+    lines = [str(line.get("message")) for line in fleet.gateways[0].logs()]
+    found = [re.fullmatch(r"Redis at \S+ \((.+)\) is not used until .*", line) for line in lines]
+    return sorted(each[1] for each in found if each is not None)
+
+
 @pytest.mark.parametrize("how", ["pause", "kill"])
 def test_without_redis_every_call_is_made_in_time(how: str) -> None:
     """A miss that a metric tells of; a few wait for the deadline, from then on none does; and back by itself."""
@@ -54,6 +62,7 @@ def test_without_redis_every_call_is_made_in_time(how: str) -> None:
         assert one.counted("unavailable") == 20
         assert sum(wait > DEADLINE_S for wait in waits) <= 10, waits
         assert one.gateways[0].metrics().value("llm_gateway_cache_redis_failures_total") > 0
+        eventually(lambda: lanes_not_used(one) == ["cache", "keys and operators", "limits"], 20)
         one.valkey.resume() if how == "pause" else one.valkey.start()
         eventually(lambda: is_kept_again(one), 10, every_s=0.1)
 

@@ -21,6 +21,7 @@ from tests.support.kube_values import Object
 from tests.support.waiting import eventually
 
 PATH = "/apis/llmgateway.dev/v1alpha1/namespaces/registry/backends"
+LIMITS = Limits()
 QUICK = WatchOptions(backoff_max_s=0.2)
 
 
@@ -29,11 +30,11 @@ def backend(name: str, **spec: object) -> Object:
     return {"apiVersion": "llmgateway.dev/v1alpha1", "kind": "Backend", "metadata": {"name": name}, "spec": spec}
 
 
-def client_of(kube: KubeServer, folder: Path, **limits: float) -> KubeClient:
+def client_of(kube: KubeServer, folder: Path, limits: Limits = LIMITS) -> KubeClient:
     """A client that is configured by a kubeconfig file."""
     path = folder / "kubeconfig"
     path.write_text(yaml.safe_dump(kubeconfig(kube.url, token="sesame")))
-    return KubeClient(configuration(Access(kubeconfig=path)), Limits(**limits), "test")
+    return KubeClient(configuration(Access(kubeconfig=path)), limits, "test")
 
 
 @contextmanager
@@ -144,11 +145,28 @@ def test_a_server_that_takes_requests_and_never_answers_is_given_up(tmp_path: Pa
     """Every request has a time limit, and says of itself that it was silence."""
     with KubeServer(token="sesame") as kube:
         kube.hang()
-        client = client_of(kube, tmp_path, answer_s=0.2)
+        client = client_of(kube, tmp_path, Limits(answer_s=0.2))
         with pytest.raises(KubernetesFailure) as failure:
             client.get(PATH)
         assert failure.value.silent
         assert "sesame" not in failure.value.text
+
+
+def test_answers_and_events_have_a_largest_size(tmp_path: Path) -> None:
+    """A list that is larger is a failure that says so; an event that is larger ends its watch, and the list has it."""
+    with KubeServer(token="sesame") as kube:
+        kube.put(backend("a", text="x" * 3000))
+        with pytest.raises(KubernetesFailure, match="the answer is larger than 2000 bytes"):
+            client_of(kube, tmp_path, Limits(answer_bytes=2000)).get(PATH)
+        with watched(client_of(kube, tmp_path, Limits(event_bytes=2000))) as loop:
+            eventually(lambda: kube.watching("backends") == 1)
+            kube.put(backend("b", text="x" * 3000))
+            eventually(
+                lambda: loop.failure is not None and "an event is larger than 2000 bytes" in loop.failure.text, 10
+            )
+            assert names(loop) == ["a"]
+            kube.expire(tell=True)
+            eventually(lambda: names(loop) == ["a", "b"], 10)
 
 
 def test_requests_carry_the_credential_over_tls_and_failures_do_not(tmp_path: Path) -> None:
@@ -168,6 +186,11 @@ def test_requests_carry_the_credential_over_tls_and_failures_do_not(tmp_path: Pa
         with pytest.raises(KubernetesFailure) as failure:
             client.get(f"{PATH}/missing")
         assert (failure.value.status, failure.value.reason) == (404, "NotFound")
+        kube.token = "rotated"
+        (tmp_path / "token").write_text("rotated\n")
+        assert client.get(f"{PATH}/a") == made, "the file of now, not that of a minute ago"
+        (tmp_path / "token").write_text("")
+        assert client.get(f"{PATH}/a") == made, "what was good stays"
         (tmp_path / "token").write_text("wrong")
         stranger = KubeClient(configuration(access), Limits(), "test")
         with pytest.raises(KubernetesFailure) as failure:

@@ -53,7 +53,7 @@ class KubeServer:
 
     def __init__(self, *, tls: ssl.SSLContext | None = None, token: str | None = None, version: int = 1000) -> None:
         self._tls = tls
-        self._token = token
+        self.token = token
         self._version = version
         self._oldest = version
         self._store: dict[str, dict[Key, Object]] = {}

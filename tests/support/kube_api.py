@@ -54,7 +54,7 @@ class Api(kmock.KubernetesScaffold):
         assert request._raw_request is not None
         if request._raw_request.transport is not None:
             kube._transports.add(request._raw_request.transport)
-        if kube._token is not None and seen.headers.get("authorization", "").lower() != f"bearer {kube._token}".lower():
+        if kube.token is not None and seen.headers.get("authorization", "").lower() != f"bearer {kube.token}".lower():
             return refused(401, "Unauthorized", "Unauthorized")
         for fault in kube._faults:
             if fault.fits(seen) and (fault.times is None or fault.times > 0):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from gateway.app.redis import RedisCounts, cache_config, check_redis, redis_config, redis_lane
@@ -52,7 +53,8 @@ def test_the_cache_has_credentials_and_authorities_of_its_own(tmp_path: Path, mo
         file.write_text("x")
     url.write_text("rediss://:hunter2@answers:7001")
     files = {"redis_url": URL, "redis_credentials_file": limits, "redis_ca_file": limits}
-    assert cache_config(Settings.load(**files), URL) == redis_config(Settings.load(**files), URL), "the same server"
+    same = msgspec.structs.replace(redis_config(Settings.load(**files), URL), purpose="cache")
+    assert cache_config(Settings.load(**files), URL) == same, "where limits are"
     monkeypatch.setenv("LLM_GATEWAY_CACHE_REDIS_URL_FILE", str(url))
     config = cache_config(Settings.load(**files), URL)
     assert config is not None
@@ -80,7 +82,7 @@ def test_defaults_are_those_of_the_lane() -> None:
     """What the code says without settings is what the settings say."""
     settings = Settings.load(redis_url=URL)
     config = redis_config(settings, URL)
-    assert config == RedisConfig(server=config.server)
+    assert config == RedisConfig(server=config.server, purpose="limits")
 
 
 @pytest.mark.parametrize("url", ["redis://:hunter2@a,b", "redis+cluster://:hunter2@a/3", "redis://:hunter2@a:0"])

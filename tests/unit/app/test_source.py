@@ -87,6 +87,27 @@ def test_limits_without_a_redis_are_warned_of_once(
     assert not warned("embedded")
 
 
+def test_caches_without_a_redis_are_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing is kept there; with either Redis, or without a cache, there is nothing to say."""
+    keeping = [scenario(name, "main", cache={"mode": "exact"}) for name in ("support", "faq")]
+    documents = echo_registry(new_key())
+
+    def warned(held: list[Document], **settings: str) -> bool:
+        caplog.clear()
+        write(tmp_path, held)
+        with caplog.at_level(logging.WARNING, "gateway.registry"):
+            registry = FolderWatch(Settings.load(registry=tmp_path, **settings))
+            registry.load()
+            registry.refresh()
+        assert "hunter2" not in caplog.text
+        return caplog.text.count("scenarios faq, support have a cache") == 1
+
+    assert not warned(documents)
+    assert warned(documents + keeping)
+    for setting in ("redis_url", "cache_redis_url"):
+        assert not warned(documents + keeping, **{setting: "redis://:hunter2@host:6379"})
+
+
 def test_a_refresh_takes_what_the_folder_holds_now(tmp_path: Path) -> None:
     """As a worker does that replaces one that died."""
     write(tmp_path, echo_registry(new_key()))

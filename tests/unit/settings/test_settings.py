@@ -250,7 +250,10 @@ def test_misspelt_option_is_refused() -> None:
 def test_unknown_variables_are_named_and_kubernetes_own_are_not(
     empty_place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Misspelt names are found in the environment and in .env; what Kubernetes injects beside Services is not."""
+    """Misspelt names are found in the environment and in .env.
+
+    What Kubernetes injects beside Services is not, nor what the documents call a caller's key.
+    """
     (empty_place / ".env").write_text("LLM_GATEWAY_WROKERS=2\nOTHER=1\n")
     for name in (
         "LLM_GATEWAY_PORT",
@@ -262,6 +265,7 @@ def test_unknown_variables_are_named_and_kubernetes_own_are_not(
         "LLM_GATEWAY_MANAGEMENT_PORT",
         "LLM_GATEWAY_MANAGEMENT_SERVICE_HOST",
         "LLM_GATEWAY_SECRET_OPENAI",
+        "LLM_GATEWAY_KEY",
         "LLM_GATEWAY_LISTENS",
     ):
         monkeypatch.setenv(name, "tcp://10.0.0.1:8080")
