@@ -3,7 +3,7 @@
 #
 # A scenario is a charts/llm-gateway/ci/NAME-values.yaml; without names it is all of them. Builds the image, creates the
 # cluster of k8s/kind.yaml where it is not there yet, and leaves it there: `.tools/bin/kind delete cluster --name
-# llm-gateway` removes it. Needs docker and Go. kind and helm are made from Go modules, which Go's checksum database
+# llm-gateway` removes it. A scenario that failed is left there to be looked at; the next run of it removes that. Needs docker and Go. kind and helm are made from Go modules, which Go's checksum database
 # vouches for; they are pinned here, as is what scenarios need from elsewhere. helm and kubectl run in a node of the
 # cluster, so that no way to its API server is needed and no kubeconfig of yours is touched.
 set -eEuo pipefail
@@ -53,7 +53,7 @@ make_cluster() {
 prepare() {
     case $1 in
     custom-resources)
-        helm upgrade --install llm-gateway-crds /charts/llm-gateway-crds
+        helm -n default upgrade --install llm-gateway-crds /charts/llm-gateway-crds --take-ownership
         established
         ;;
     everything)
@@ -79,10 +79,13 @@ explain() {
 
 install() {
     local namespace=gw-$1
+    prepare "$1" # first, since objects of a definition that is not there cannot be removed either
+    if [ -n "$(kubectl get namespace "$namespace" --ignore-not-found -o name)" ]; then
+        uninstall "$1" # what an earlier run left
+    fi
     kubectl create namespace "$namespace"
     kubectl label namespace "$namespace" pod-security.kubernetes.io/enforce=restricted
     kubectl config set-context --current "--namespace=$namespace"
-    prepare "$1"
     if [ -f "k8s/ci/$1.yaml" ]; then
         kubectl apply -f - <"k8s/ci/$1.yaml"
         kubectl wait --for=condition=Available deployment --all --all-namespaces --timeout=300s
@@ -92,7 +95,8 @@ install() {
 }
 
 uninstall() {
-    helm -n "gw-$1" uninstall gw --wait --timeout 5m
+    kubectl config set-context --current "--namespace=gw-$1"
+    helm -n "gw-$1" uninstall gw --ignore-not-found --wait --timeout 5m
     if [ -f "k8s/ci/$1.yaml" ]; then
         kubectl delete --ignore-not-found --timeout=180s -f - <"k8s/ci/$1.yaml"
     fi

@@ -49,11 +49,25 @@ def test_the_scenarios_that_are_installed_are_there() -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
+def test_each_scenario_is_tested_by_a_real_call(name: str) -> None:
+    """For a tenant or with a key; that a call without one is refused shows little."""
+    (container,) = one(rendered(name), "Pod")["spec"]["containers"]
+    names = {argument.partition("=")[0] for argument in container["args"][1:]}
+    assert names in ({"--url", "--wait", "--model", way} for way in ("--tenant", "--key-file"))
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_lints_strictly(name: str) -> None:
     """``helm lint --strict`` has nothing to say but that there is no icon."""
     report = helm.lint(CHART, scenario(name), strict=True, namespace="llm")
     assert report["errors"] == []
     assert [each["error"] for each in report["messages"]] == ["icon is recommended"]
+
+
+NAMES = (
+    "namespace", "kubernetes.io/metadata.name", "name", "secretName", "serviceAccountName", "priorityClassName",
+    "storageClassName", "ingressClassName", "loadBalancerClass", "serviceName",
+)  # fmt: skip
 
 
 def texts(node: Any) -> Any:
@@ -62,7 +76,7 @@ def texts(node: Any) -> Any:
         for each in node:
             yield from texts(each)
     elif isinstance(node, dict):
-        yield from (node[name] for name in ("namespace", "kubernetes.io/metadata.name") if name in node)
+        yield from (node[name] for name in NAMES if name in node and not isinstance(node[name], dict))
         for part in ("labels", "matchLabels"):
             yield from (node.get(part) or {}).values()
         yield from node.get("matchNames", [])
@@ -80,6 +94,40 @@ def test_names_of_digits_stay_names(name: str) -> None:
     rendered_texts = chart().render(merged(values, more), name="12", namespace="4711")
     found = list(texts(list(parse(rendered_texts))))
     assert {"4711", "815", "12"} <= set(found)
+    assert [each for each in found if not isinstance(each, str)] == []
+
+
+def numbered(number: int) -> dict[str, str]:
+    """A reference to a Secret whose name and key are digits."""
+    return {"name": str(number), "key": "7"}
+
+
+def test_names_of_secrets_and_classes_of_digits_stay_names() -> None:
+    """All that values name: ``1e3`` and ``true`` are names, too, and YAML would read a number and a switch."""
+    own = {"urlSecret": numbered(21), "credentialsSecret": numbered(22), "caSecret": numbered(23)}
+    values = merged(
+        scenario("everything"),
+        {
+            "fullnameOverride": "11",
+            "nameOverride": "10",
+            "imagePullSecrets": [{"name": "12"}],
+            "registry": {"source": "configMap", "configMap": "13"},
+            "credentials": {"secrets": ["14", "true"]},
+            "admin": {"tokenSecret": numbered(15), "readTokenSecret": numbered(16)},
+            "redis": {"mode": "external", "external": own},
+            "cacheRedis": own,
+            "service": {"type": "LoadBalancer", "loadBalancerClass": "17"},
+            "ingress": {"className": "18"},
+            "priorityClassName": "19",
+            "serviceAccount": {"name": "1e3"},
+            "test": {"keySecret": numbered(20), "model": "31"},
+            "autoscaling": {"keda": {"trigger": "gateway"}},
+        },
+    )
+    bundled = {"persistence": {"storageClassName": "24"}, "existingSecret": numbered(25), "priorityClassName": "26"}
+    objects = [*render(values), *render(merged(scenario("everything"), {"valkey": bundled}))]
+    found = list(texts(objects))
+    assert {*map(str, range(10, 27)), "true", "1e3"} <= set(found)
     assert [each for each in found if not isinstance(each, str)] == []
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import redis as redis_py
+import yaml
 
 from tests.support.chart import (
     Object,
@@ -29,6 +30,8 @@ from tests.support.gateway import ROOT, GatewayProcess
 from tests.support.kubelet import Files, Kubelet, RenderedGateway, RenderedValkey
 from tests.support.upstream import ScriptedUpstream
 from tests.support.waiting import eventually
+
+NO_SECRETS: Mapping[str, Files] = {}
 
 
 @contextmanager
@@ -75,7 +78,8 @@ def test_default_values_serve_make_a_key_and_pass_their_test(tmp_path: Path) -> 
             call = {"model": "echo", "messages": [{"role": "user", "content": "hello"}]}
             with gateway.client() as client:
                 eventually(lambda: client.request("/v1/chat/completions", call, key=key).status == 200)
-            tested = run(*container_of_test(objects, tmp_path / "test", url, gateway))
+            arguments, environment = container_of_test(objects, tmp_path / "test", gateway)
+            tested = run(arguments, environment | {"LLM_GATEWAY_REDIS_URL": url})
             assert tested.returncode == 0, tested.stderr
             assert "plain: " in tested.stdout
             assert "complete" in tested.stdout
@@ -88,15 +92,27 @@ def test_default_values_serve_make_a_key_and_pass_their_test(tmp_path: Path) -> 
 
 
 def container_of_test(
-    objects: list[Object], root: Path, url: str, gateway: GatewayProcess
+    objects: list[Object], root: Path, gateway: GatewayProcess, secrets: Mapping[str, Files] = NO_SECRETS
 ) -> tuple[list[str], dict[str, str]]:
-    """The arguments and variables of the test's container, with the addresses of these processes."""
+    """The arguments and variables of the test's container, with the address and paths of these processes."""
     spec = one(objects, "Pod")["spec"]
-    kubelet = Kubelet(objects, root, {})
+    kubelet = Kubelet(objects, root, secrets)
     kubelet.mount(spec)
     arguments = [each.replace("http://gw-llm-gateway:80", gateway.base_url) for each in spec["containers"][0]["args"]]
     assert f"--url={gateway.base_url}" in arguments
-    return arguments, kubelet.environment(spec) | {"LLM_GATEWAY_REDIS_URL": url}
+    return [kubelet.text(each) for each in arguments], kubelet.environment(spec)
+
+
+def test_without_a_redis_the_test_calls_with_the_key_of_a_secret(tmp_path: Path) -> None:
+    """In the smallest scenario: the key of the Secret beside the chart is that of the registry."""
+    objects = rendered("minimal")
+    beside = yaml.safe_load((ROOT / "k8s" / "ci" / "minimal.yaml").read_text(encoding="utf-8"))
+    secrets = {beside["metadata"]["name"]: {name: text.encode() for name, text in beside["stringData"].items()}}
+    with served(objects, tmp_path / "gateway", secrets) as gateway:
+        tested = run(*container_of_test(objects, tmp_path / "test", gateway, secrets))
+    assert tested.returncode == 0, tested.stderr
+    assert "plain: " in tested.stdout
+    assert "complete" in tested.stdout
 
 
 def test_changed_registry_and_rotated_secret_reach_a_running_gateway(tmp_path: Path) -> None:
