@@ -254,6 +254,9 @@ class ListWatch:
                 raise _Expired from None
             raise
         self._stream = stream
+        if self._stopping.is_set():  # maybe since before there was a stream to close
+            stream.close()
+            return
         began = monotonic()
         try:
             self._heard()

@@ -225,6 +225,22 @@ def test_silence_opens_the_watch_again_without_a_pause_or_a_complaint() -> None:
     assert run.script.asked[2]["resourceVersion"] == "11"
 
 
+def test_a_stop_while_a_watch_is_opened_ends_that_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is read of it: its first piece may be a minute away."""
+    stream = Stream([event("ADDED", item("late"))])
+    one = Loop(page(item("a")), stream)
+    opened = one.script.watch
+
+    def stopped_meanwhile(path: str, query: Mapping[str, str], idle_s: float) -> Stream:
+        one.loop.stop()
+        return opened(path, query, idle_s)
+
+    monkeypatch.setattr(one.script, "watch", stopped_meanwhile)
+    assert one.loop.step() == 0
+    assert stream.closed
+    assert one.names() == ["a"]
+
+
 def test_more_objects_than_the_bound_keep_what_was_known() -> None:
     """Neither a list nor a watch may fill the memory."""
     run = Loop(page(item("a")), Stream([event("ADDED", item("b", 11)), event("ADDED", item("c", 12))]), objects_max=2)
