@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 
 from gateway.answering import Answering
-from gateway.cache import Cache, Flight, Follower, Head, Kept, Lost, Refusal, Shared, Way, pack
+from gateway.cache import Cache, Flight, Follower, Head, Kept, Lost, Refusal, Shared, Way, pack, writing_of
 from gateway.cleanup import Cleanup
 from gateway.clock import monotonic, wall
 from gateway.dialects.contract import EventStream
@@ -56,9 +56,10 @@ class Sharing:
         """The answer to a call; None where it is to be made as if there was no cache. Raises GatewayError."""
         record = asked.record
         try:
-            route = _route(asked.plan) if asked.scenario.conditional else ()
-            way = self._cache.ways.of(asked.tenant, asked.scenario, asked.request, cache_control, route)
-            reply = None if way is None or not self._cache.has_room else await self._shared(asked, way)
+            way = self._way(asked, cache_control)
+            reply = None
+            if way is not None and self._cache.has_room:
+                reply = self._held(asked, way) or await self._shared(asked, way)
             if reply is None:
                 record.cache = "bypass"
             return reply
@@ -72,12 +73,26 @@ class Sharing:
             if record.cache:
                 self._cache.counts.request(asked.scenario.name, record.cache)
 
+    def _way(self, asked: Asked, cache_control: bytes) -> Way | None:
+        """See Ways.of; what was written just so a moment ago costs no digest."""
+        tenant, scenario, request = asked.tenant, asked.scenario, asked.request
+        route = _route(asked.plan) if scenario.conditional else ()
+        writing = writing_of(tenant, scenario, request, cache_control, route)
+        way = self._cache.local.way(writing, scenario.cache)
+        return way or self._cache.ways.of(tenant, scenario, request, cache_control, route, writing)
+
+    def _held(self, asked: Asked, way: Way) -> Reply | None:
+        """An answer that was found a moment ago."""
+        kept = self._cache.local.find(way) if way.reads else None
+        if kept is None:
+            return None
+        try:
+            return self._reply(asked, way, None, _kept_head(asked, kept))
+        except Lost:  # it cannot be told: as if it was not there
+            self._cache.local.forget(way)
+            return None
+
     async def _shared(self, asked: Asked, way: Way) -> Reply | None:
-        if way.reads and (kept := self._cache.local.find(way)) is not None:
-            try:
-                return self._reply(asked, way, None, _kept_head(asked, kept))
-            except Lost:  # it cannot be told: as if it was not there
-                self._cache.local.forget(way)
         until = monotonic() + _patience_s(asked)
         for _ in range(ROUNDS_MAX):
             flight = self._cache.flight(way) if way.reads else None

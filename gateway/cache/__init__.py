@@ -4,7 +4,7 @@ from gateway.cache.cache import Cache, CacheOptions, Shared
 from gateway.cache.conversations import ConversationBounds, Conversations
 from gateway.cache.entry import pack
 from gateway.cache.flight import Flight, Follower, Head, Lost, Refusal
-from gateway.cache.key import Way, Ways
+from gateway.cache.key import Way, Ways, writing_of
 from gateway.cache.scripts import CacheScripts, load_scripts
 from gateway.cache.similar import IndexBounds
 from gateway.cache.store import Kept, Store, purge
@@ -29,4 +29,5 @@ __all__ = [
     "load_scripts",
     "pack",
     "purge",
+    "writing_of",
 ]

@@ -35,6 +35,10 @@ class Question(Frozen, frozen=True):
     policy: SimilarityPolicy
 
 
+Writing = tuple[object, ...]
+"""How a call was written: whose it is and all that its ``Way`` is made of, byte for byte."""
+
+
 class Way(Frozen, frozen=True):
     """What is known of a call that may be answered from the cache: whose it is, what it asks, and what it allows."""
 
@@ -46,6 +50,26 @@ class Way(Frozen, frozen=True):
     stream: bool
     reads: bool = True  # False: only a new answer will do
     question: Question | None = None  # where a similar one will do
+    writing: Writing = ()
+
+
+def writing_of(
+    tenant: str, scenario: Scenario, request: ChatRequest, cache_control: bytes, route: Sequence[str] = ()
+) -> Writing:
+    """What ``Ways.of`` makes a way of, for the price of a copy: equal only where all of it is."""
+    fields = request.fields
+    return (
+        tenant,
+        scenario.fingerprint,
+        request.model,
+        tuple(fields),
+        b",".join(fields.values()),  # JSON values, as many as names: no other ones are written so
+        request.stream,
+        request.choices,
+        request.output_limit,
+        cache_control,
+        *route,
+    )
 
 
 class Ways:
@@ -55,11 +79,18 @@ class Ways:
         self._canonical = Canonical()
 
     def of(
-        self, tenant: str, scenario: Scenario, request: ChatRequest, cache_control: bytes, route: Sequence[str] = ()
+        self,
+        tenant: str,
+        scenario: Scenario,
+        request: ChatRequest,
+        cache_control: bytes,
+        route: Sequence[str] = (),
+        writing: Writing = (),
     ) -> Way | None:
         """The way of a call; None for one past the cache: ``no-store``, several choices, JSON without one form.
 
-        ``route`` says which of the scenario's backends may answer, where conditions have a say in that.
+        ``route`` says which of the scenario's backends may answer, where conditions have a say in that. ``writing`` is
+        of all these, for the way to be found by; empty: it is not.
         """
         policy = scenario.cache
         assert policy is not None, "asked for a scenario without a cache"
@@ -79,6 +110,7 @@ class Ways:
             stream=request.stream,
             reads="no-cache" not in directives and "max-age=0" not in directives,
             question=None if policy.similar is None else self._question(tenant, scenario, request, route),
+            writing=writing,
         )
 
     def _question(self, tenant: str, scenario: Scenario, request: ChatRequest, route: Sequence[str]) -> Question | None:

@@ -1,4 +1,5 @@
-"""Kept answers that were found a moment ago, held in the process: what is asked again and again costs no look in Redis.
+"""Kept answers that were found a moment ago, held in the process: what is asked again and again costs no look in Redis,
+and in the same writing no digest.
 
 Bounded in time, which is how long a purge or a newer answer of another process may go unnoticed, and in bytes.
 """
@@ -14,12 +15,15 @@ from gateway.cache.store import Kept
 from gateway.clock import monotonic
 
 if TYPE_CHECKING:
-    from gateway.cache.key import Way
+    from gateway.cache.key import Way, Writing
+    from gateway.model import CachePolicy
 
 
 class _Held(msgspec.Struct, frozen=True):
     kept: Kept
     since: float  # monotonic seconds
+    way: Way
+    size: int
 
 
 class LocalAnswers:
@@ -29,7 +33,16 @@ class LocalAnswers:
         self._hold_s = hold_s
         self._bytes_max = bytes_max
         self._held: OrderedDict[tuple[str, bytes], _Held] = OrderedDict()
+        self._ways: dict[Writing, Way] = {}  # of the answers that are held, each as it was asked for when it was found
         self._bytes = 0
+
+    def way(self, writing: Writing, policy: CachePolicy | None) -> Way | None:
+        """The way to an answer that is held, where it was asked for in just these words; None where it is to be made.
+
+        ``policy`` is the scenario's now.
+        """
+        way = self._ways.get(writing)
+        return way if way is not None and way.policy is policy else None
 
     def find(self, way: Way) -> Kept | None:
         """The answer, with its age now; None where it is not held, or no longer may be."""
@@ -45,19 +58,25 @@ class LocalAnswers:
 
     def hold(self, way: Way, kept: Kept) -> None:
         """An answer that was just found."""
-        size = len(kept.body)
+        size = len(kept.body) + sum(len(part) for part in way.writing if isinstance(part, bytes))
         if self._hold_s <= 0 or size > self._bytes_max:
             return
         self.forget(way)
         now = monotonic()
-        self._held[way.tenant, way.digest] = _Held(kept, now)
+        self._held[way.tenant, way.digest] = _Held(kept, now, way, size)
+        if way.writing:
+            self._ways[way.writing] = way
         self._bytes += size
         while self._bytes > self._bytes_max or now - next(iter(self._held.values())).since > self._hold_s:
-            _, oldest = self._held.popitem(last=False)
-            self._bytes -= len(oldest.kept.body)
+            self._drop(self._held.popitem(last=False)[1])
 
     def forget(self, way: Way) -> None:
         """There is a newer one."""
         held = self._held.pop((way.tenant, way.digest), None)
         if held is not None:
-            self._bytes -= len(held.kept.body)
+            self._drop(held)
+
+    def _drop(self, held: _Held) -> None:
+        self._bytes -= held.size
+        if self._ways.get(held.way.writing) is held.way:
+            del self._ways[held.way.writing]

@@ -24,7 +24,7 @@ from gateway.edge.connections import CONNECTION_EXTENSION, ClientConnection
 from gateway.edge.head import RequestHead, read_head, refuse_encoded_body
 from gateway.edge.wire import header_lines
 from gateway.errors import GatewayError, InternalError, MethodNotAllowed, Overloaded
-from gateway.model import Frozen
+from gateway.model import ChatRequest, Frozen
 from gateway.telemetry import AccessLog, Metrics, RequestRecord, new_request_id, new_trace
 
 Scope = dict[str, Any]
@@ -57,6 +57,7 @@ class Call:
         "direct",
         "gone",
         "head",
+        "reading",
         "record",
         "scope",
         "started",
@@ -77,6 +78,7 @@ class Call:
         self.gone = False
         self.started = False
         self.direct = not desk.is_wrapped
+        self.reading: tuple[bytes, ChatRequest] | None = None  # the body, where it had to be read
         self._receive = receive
         self._send = send
         self._limits = desk.limits

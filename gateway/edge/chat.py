@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Protocol
 
 from gateway.dialects.openai.replay import EVENT_STREAM
 from gateway.dialects.openai.request import read_chat_request
 from gateway.edge.body import Receive
 from gateway.edge.call import Call, Frontdesk, Scope, Send
+from gateway.edge.readings import Readings
 from gateway.edge.wire import header_fields, header_lines
 from gateway.errors import MethodNotAllowed
 from gateway.model import ChatRequest
@@ -31,6 +33,8 @@ class Pieces(Protocol):
 _LEAVE_ALONE = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
 """Asks caches and buffering proxies (nginx) on the way to leave a stream alone."""
 
+_KINDS_MAX = 1024  # of answers, by what their header lines have in common
+
 
 class ChatCompletions:
     """The endpoint as an ASGI application."""
@@ -40,6 +44,8 @@ class ChatCompletions:
         self._pipeline = pipeline
         self._expose_backend = expose_backend
         self.max_fields = frontdesk.limits.max_top_level_fields
+        self._readings = Readings()
+        self._common_lines: dict[tuple[bytes, str, str, str], bytes] = {}
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve one request."""
@@ -49,43 +55,65 @@ class ChatCompletions:
         """Answer one call; to be awaited at once. Raises MethodNotAllowed."""
         if call.scope["method"] != "POST":
             raise MethodNotAllowed("Use POST here.", allow="POST")
-        return self.complete(call, self._read)
+        return self.complete(call, partial(self._read, call))
 
     async def complete(self, call: Call, read: Callable[[bytes], ChatRequest]) -> None:
         """Answer a call whose body ``read`` makes a request of."""
-        reply = await self._pipeline.chat(call.head.credentials, call, read, call.record)
+        record = call.record
+        reply = await self._pipeline.chat(call.head.credentials, call, read, record)
         try:
-            headers = reply_headers(reply, expose_backend=self._expose_backend)
+            if call.reading is not None and record.cache == "hit":
+                self._readings.keep(record.tenant, *call.reading)
             if reply.stream is not None:
-                await send_stream(call, reply.status, reply.stream, headers)
-            elif not call.respond(reply.status, reply.body or b"", header_lines(headers) + reply.lines):
-                await call.answer(reply.status, reply.body or b"", headers + header_fields(reply.lines))
+                await send_stream(call, reply.status, reply.stream, self._headers(reply))
+            elif not call.respond(reply.status, reply.body or b"", self._lines(reply)):
+                await call.answer(reply.status, reply.body or b"", self._headers(reply) + header_fields(reply.lines))
         finally:
             reply.close()
 
-    def _read(self, body: bytes) -> ChatRequest:
-        return read_chat_request(body, self.max_fields)
+    def _headers(self, reply: Reply) -> list[tuple[bytes, bytes]]:
+        return reply_headers(reply, expose_backend=self._expose_backend)
+
+    def _lines(self, reply: Reply) -> bytes:
+        """The header lines of a whole answer; those that good ones have in common are put together once."""
+        if reply.status != 200 or reply.headers:
+            return header_lines(self._headers(reply)) + reply.lines
+        kind = (reply.content_type, reply.scenario, reply.cache, reply.backend)
+        lines = self._common_lines.get(kind)
+        if lines is None:
+            lines = header_lines(_common_headers(reply, expose_backend=self._expose_backend))
+            if len(self._common_lines) >= _KINDS_MAX:
+                self._common_lines.clear()
+            self._common_lines[kind] = lines
+        return lines + reply.lines if reply.age_s is None else b"%bage: %d\r\n%b" % (lines, reply.age_s, reply.lines)
+
+    def _read(self, call: Call, body: bytes) -> ChatRequest:
+        known = self._readings.find(call.record.tenant, body)
+        if known is not None:
+            return known
+        request = read_chat_request(body, self.max_fields)
+        call.reading = body, request
+        return request
 
 
 def reply_headers(reply: Reply, *, expose_backend: bool) -> list[tuple[bytes, bytes]]:
-    """The header fields that say what a reply is and where it came from."""
+    """The header fields that say what a reply is, where it came from, and how old it is (RFC 9111, 5.1)."""
+    headers = _common_headers(reply, expose_backend=expose_backend)
+    if reply.age_s is not None:
+        headers.append((b"age", b"%d" % reply.age_s))
+    return [*headers, *reply.headers]
+
+
+def _common_headers(reply: Reply, *, expose_backend: bool) -> list[tuple[bytes, bytes]]:
+    """Those of the fields that follow from content type, scenario, backend and what the cache did."""
     headers = [(b"content-type", reply.content_type), (b"x-llm-gateway-scenario", reply.scenario.encode())]
-    if reply.headers:
-        headers += reply.headers
     if reply.cache:
-        headers += _cache_headers(reply)
+        headers.append((b"x-llm-gateway-cache", reply.cache.encode()))
+        if reply.stream is None and reply.content_type == EVENT_STREAM:
+            headers += _LEAVE_ALONE
     if expose_backend and reply.backend:
         headers.append((b"x-llm-gateway-backend", reply.backend.encode()))
     return headers
-
-
-def _cache_headers(reply: Reply) -> Iterator[tuple[bytes, bytes]]:
-    """What the cache did, and the age of a kept answer (RFC 9111, 5.1)."""
-    yield b"x-llm-gateway-cache", reply.cache.encode()
-    if reply.age_s is not None:
-        yield b"age", b"%d" % reply.age_s
-        if reply.content_type == EVENT_STREAM:
-            yield from _LEAVE_ALONE
 
 
 async def send_stream(call: Call, status: int, stream: Pieces, headers: list[tuple[bytes, bytes]]) -> None:

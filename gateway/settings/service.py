@@ -245,7 +245,10 @@ class ServiceSettings(BaseSettings):
         " answer of another worker, may go unnoticed. 0: it always looks.",
     )
     cache_max_local_bytes: Size = _bytes(
-        32 * 2**20, 65536, 2**34, "What a worker holds of kept answers that it found a moment ago."
+        32 * 2**20,
+        65536,
+        2**34,
+        "What a worker holds of kept answers that it found a moment ago, and of the requests that found them.",
     )
     cache_max_entry_bytes: Size = _bytes(
         4 * 2**20, 1024, 2**26, "Largest answer that is kept, before it is compressed, whatever a scenario says."

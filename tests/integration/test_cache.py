@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from tests.support import admin
 from tests.support.cached import OTHER_TENANT, CachedFleet, cached_fleet, result, text
 from tests.support.documents import Document, api_key, backend, new_key, scenario
 from tests.support.gateway import ROOT
+from tests.support.limited import body
 from tests.support.openai_api import KINDS, Api, text_of
 from tests.support.scripts import Chat, Script, error_reply, event, json_reply, stream
 from tests.support.surface import MESSAGES
@@ -97,6 +99,28 @@ def test_two_tenants_share_nothing(both: CachedFleet) -> None:
     answers = [both.say(key=key, stream=streamed) for key in (both.key, both.other_key) for streamed in (False, True)]
     assert [result(each) for each in answers] == ["miss", "hit", "miss", "hit"]
     assert both.calls() == 2
+
+
+def test_the_same_bytes_of_two_tenants_share_nothing_however_often(both: CachedFleet) -> None:
+    """Once answered from memory, each goes on to get the answer that was made for it, in the form that it asks for."""
+    told = {both.key: "for acme", both.other_key: "for beta"}
+    for key, words in told.items():
+        both.upstream.behaviour = Chat(pieces=(words,))
+        assert text(both.say(key=key)) == words
+    for round_ in range(4):
+        for key, words in told.items():
+            for streamed in (False, True):
+                answer = both.say(key=key, stream=streamed)
+                assert (result(answer), text(answer)) == ("hit", words), round_
+            with both.gateways[0].client() as client:
+                answer = client.request("/v1/chat/completions", spaced(), key=key)
+            assert (result(answer), text(answer)) == ("hit", words), round_
+    assert both.calls() == 2
+
+
+def spaced() -> bytes:
+    """The same question, written with other bytes."""
+    return json.dumps(body(), indent=1).encode()
 
 
 def test_a_scenario_without_a_cache_has_nothing_of_it(both: CachedFleet) -> None:

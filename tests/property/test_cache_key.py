@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
@@ -13,7 +15,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gateway.cache.canonical import Canonical, Unclear
-from gateway.cache.key import Way, Ways
+from gateway.cache.key import Way, Ways, Writing, writing_of
 from gateway.dialects.openai.request import read_chat_request
 from gateway.model import Backend, CachePolicy, Scenario, Target
 
@@ -242,3 +244,35 @@ def test_what_is_too_much_has_no_form(raw: bytes) -> None:
     """Nested too deeply, or a number beyond all bounds."""
     with pytest.raises(Unclear):
         Canonical().form(raw)
+
+
+CALLS: dict[str, tuple[Any, ...]] = {
+    "tenant": ("acme", "beta"),
+    "scenario": (SCENARIO, OTHERS["backend"]),
+    "fields": ("", ',"a":1', ',"b":1', ',"a":1,"b":1', ',"b":1,"a":1', ',"a":"1,1"', ',"a":[1,1]', ',"stream":true'),
+    "model": ("chat", "gpt-4o"),
+    "output_limit": (None, 5),
+    "choices": (1, 2),
+    "cache_control": (b"", b"no-cache", b"no-store"),
+    "route": ((), ("by", "a"), ("without", "a")),
+}
+"""All that a way is made of."""
+
+
+def test_equal_writings_are_one_way_of_one_tenant() -> None:
+    """What is found by its writing is what would have been made of it, whatever two calls differ in: all of them."""
+    found: dict[Writing, tuple[str, Way | None]] = {}
+    for values in itertools.product(*CALLS.values()):
+        call = dict(zip(CALLS, values, strict=True))
+        way, writing = _way_of(call)
+        assert found.setdefault(writing, (call["tenant"], way)) == (call["tenant"], way), call
+    assert len(found) == math.prod(map(len, CALLS.values()))
+
+
+def _way_of(call: dict[str, Any]) -> tuple[Way | None, Writing]:
+    """The way of a call, and its writing."""
+    read = read_chat_request(f'{{"model":"chat","messages":[1]{call["fields"]}}}'.encode(), 100)
+    others = {name: call[name] for name in ("model", "output_limit", "choices")}
+    request = msgspec.structs.replace(read, **others)
+    asked = (call["tenant"], call["scenario"], request, call["cache_control"], call["route"])
+    return Ways().of(*asked), writing_of(*asked)

@@ -42,6 +42,37 @@ def test_no_tenant_finds_anothers_and_no_digest_anothers(clock: list[float]) -> 
     assert clock == [100.0]
 
 
+def test_a_way_is_found_by_its_writing_as_long_as_its_answer_is_held(clock: list[float]) -> None:
+    """For the policy that it was made for; by no other writing, and by none where there was none."""
+    held = LocalAnswers(1.0, 1000)
+    way = msgspec.structs.replace(WAY, writing=("acme", b"text"))
+    held.hold(way, Kept(b"body", 0.0))
+    assert held.way(("acme", b"text"), way.policy) is way
+    assert held.way(("beta", b"text"), way.policy) is None
+    assert held.way(("acme", b"text"), CachePolicy(ttl_s=10.0)) is None
+    again = msgspec.structs.replace(way, writing=("acme", b"other text"))
+    held.hold(again, Kept(b"body", 0.0))
+    assert held.way(("acme", b"text"), way.policy) is None
+    assert held.way(("acme", b"other text"), way.policy) is again
+    clock[0] += 1.5
+    assert held.find(again) is None
+    assert held.way(("acme", b"other text"), way.policy) is None
+    held.hold(WAY, Kept(b"body", 0.0))
+    assert held.way((), WAY.policy) is None
+
+
+def test_writings_count_with_their_answers(clock: list[float]) -> None:
+    """A long question takes room, too."""
+    held = LocalAnswers(1.0, 100)
+    for number in range(3):
+        way = msgspec.structs.replace(WAY, digest=b"%d" % number, writing=("acme", number, b"x" * 30))
+        held.hold(way, Kept(b"x" * 10, 0.0))
+    assert [held.way(("acme", number, b"x" * 30), WAY.policy) is not None for number in range(3)] == [False, True, True]
+    held.hold(msgspec.structs.replace(WAY, writing=("acme", b"x" * 100)), Kept(b"x", 0.0))
+    assert held.find(WAY) is None
+    assert clock == [100.0]
+
+
 def test_what_is_older_than_the_scenario_wants_or_replaced_is_not_given(clock: list[float]) -> None:
     """However short it was held."""
     held = LocalAnswers(5.0, 1000)
