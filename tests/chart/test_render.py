@@ -97,6 +97,26 @@ def test_names_of_digits_stay_names(name: str) -> None:
     assert [each for each in found if not isinstance(each, str)] == []
 
 
+def test_a_label_that_several_values_name_is_there_once() -> None:
+    """Selectors keep theirs; the value that is nearer to an object counts before commonLabels."""
+    usual = {"app.kubernetes.io/part-of": "platform", "app.kubernetes.io/version": "7", "release": "common"}
+    values = {
+        "commonLabels": usual | {"app.kubernetes.io/component": "other"},
+        "podLabels": {"release": "pods"},
+        "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        "podAnnotations": {"checksum/settings": "mine"},
+    }
+    objects = render(values)
+    deployment = one(objects, "Deployment")
+    pods = deployment["spec"]["template"]["metadata"]
+    assert deployment["spec"]["selector"]["matchLabels"].items() <= pods["labels"].items()
+    assert pods["labels"].items() >= {"app.kubernetes.io/part-of": "platform", "release": "pods"}.items()
+    assert deployment["metadata"]["labels"].items() >= usual.items()
+    assert deployment["metadata"]["labels"]["app.kubernetes.io/component"] == "gateway"
+    assert one(objects, "ServiceMonitor")["metadata"]["labels"]["release"] == "prometheus"
+    assert pods["annotations"]["checksum/settings"] != "mine"
+
+
 def numbered(number: int) -> dict[str, str]:
     """A reference to a Secret whose name and key are digits."""
     return {"name": str(number), "key": "7"}
@@ -108,7 +128,6 @@ def test_names_of_secrets_and_classes_of_digits_stay_names() -> None:
     values = merged(
         scenario("everything"),
         {
-            "fullnameOverride": "11",
             "nameOverride": "10",
             "imagePullSecrets": [{"name": "12"}],
             "registry": {"source": "configMap", "configMap": "13"},
@@ -127,7 +146,7 @@ def test_names_of_secrets_and_classes_of_digits_stay_names() -> None:
     bundled = {"persistence": {"storageClassName": "24"}, "existingSecret": numbered(25), "priorityClassName": "26"}
     objects = [*render(values), *render(merged(scenario("everything"), {"valkey": bundled}))]
     found = list(texts(objects))
-    assert {*map(str, range(10, 27)), "true", "1e3"} <= set(found)
+    assert {"10", *map(str, range(12, 27)), "true", "1e3"} <= set(found)
     assert [each for each in found if not isinstance(each, str)] == []
 
 

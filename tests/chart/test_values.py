@@ -105,6 +105,8 @@ def _types(node: Mapping[str, Any]) -> list[str]:
     [
         ({"replicas": "two"}, "at '/replicas'"),
         ({"drain": {"seconds": 0}}, "at '/drain/seconds'"),
+        ({"nameOverride": "My_Gateway"}, "at '/nameOverride'"),
+        ({"fullnameOverride": "7-gateway"}, "at '/fullnameOverride'"),
         ({"image": {"digest": "sha256:abc"}}, "at '/image/digest'"),
         ({"redis": {"mode": "embedded"}}, "at '/redis/mode'"),
         ({"redis": {"mode": "external", "external": {"url": "redis://u:secret@r:6379"}}}, "at '/redis/external/url'"),
@@ -145,6 +147,10 @@ CUSTOM = {"registry": {"source": "kubernetes", "namespace": "llm-registry"}}
         ({"autoscaling": {"hpa": {"cpuUtilization": 0}}}, "autoscaling.hpa: one of"),
         ({"resources": {"requests": {"cpu": None}}}, "resources.requests.cpu: is needed"),
         ({"drain": {"seconds": 3}}, "drain.keepAliveSeconds: is a part"),
+        ({"serviceMonitor": {"enabled": True, "interval": "9500ms"}}, "serviceMonitor.scrapeTimeout: must not"),
+        ({"valkey": {"maxMemory": "512mb"}}, "valkey.maxMemory: must be less"),
+        ({"valkey": {"maxMemory": "1gb", "resources": {"limits": {"memory": "1.07G"}}}}, "valkey.maxMemory: must be"),
+        ({"valkey": {"resources": {"limits": {"memory": 402653184}}}}, "valkey.maxMemory: must be less"),
         ({"autoscaling": {"type": "keda"}, "redis": {"mode": "none"}}, "autoscaling.keda.trigger: gateway adds up"),
         ({"autoscaling": {"type": "keda"}}, "admin.readTokenSecret.name: is needed"),
         ({"autoscaling": {"type": "keda", "keda": {"trigger": "prometheus"}}}, "serverAddress: is needed"),
@@ -157,6 +163,14 @@ def test_values_that_do_not_fit_each_other(values: dict[str, Any], text: str) ->
     """The text begins with the value to change."""
     with pytest.raises(helm.HelmError, match=text):
         render(values)
+
+
+def test_values_that_just_fit_each_other() -> None:
+    """The checks above refuse no more than they have to."""
+    render({"serviceMonitor": {"enabled": True, "interval": "10s"}})
+    for limit in ("385Mi", "0.5Gi", "500M", 402653185):
+        render({"valkey": {"resources": {"limits": {"memory": limit}}}})
+    render({"valkey": {"resources": {"limits": {"memory": None}}}})
 
 
 def test_chart_may_be_a_part_of_another() -> None:
@@ -228,6 +242,32 @@ def test_notes_make_the_first_key_and_the_first_call() -> None:
     assert "--tenant TENANT" in notes(scenario("production"))
     assert "needs an ipBlock there" in notes({"service": {"type": "LoadBalancer"}})
     assert "needs an ipBlock there" not in default
+
+
+def test_notes_tell_whom_the_network_policy_keeps_away() -> None:
+    """Ports and namespaces of addresses in values that no rule lets through, and nothing where all is open."""
+    backends = {
+        "cloud": {"provider": "openai", "url": "https://api.example/v1"},
+        "cloud-port": {"provider": "openai", "url": "https://api.example:8443/v1"},
+        "vllm": {"provider": "openai", "url": "http://vllm.models.svc:8000/v1"},
+        "beside": {"provider": "openai", "url": "http://vllm:8000/v1"},
+    }
+    sentinels = "rediss+sentinel://a.example,[::1]:6379/main"
+    values = {"registry": {"backends": backends}, "redis": {"mode": "external", "external": {"url": sentinels}}}
+    told = notes(values | {"cacheRedis": {"url": "redis://cache.example:6380/1"}})
+    assert "- redis.external.url: port 26379 of a.example is none" in told
+    assert "- cacheRedis.url: port 6380 of cache.example:6380 is none" in told
+    for name in ("cloud-port", "vllm", "beside"):
+        assert f"- registry.backends.{name}: neither is port" in told
+    assert told.count("\n- ") == 5
+    egress = {
+        "redis": {"ports": [6379, 6380, 26379]},
+        "backends": {"ports": [443, 8443], "namespaces": ["models", NAMESPACE]},
+    }
+    for policy in ({"egress": egress}, {"enabled": False}):
+        assert "lets nothing out" not in notes(values | {"networkPolicy": policy})
+    for name in SCENARIOS:
+        assert "lets nothing out" not in notes(scenario(name))
 
 
 def test_chart_names_the_version_of_the_gateway() -> None:

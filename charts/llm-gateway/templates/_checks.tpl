@@ -68,4 +68,30 @@
 {{- if and .Values.test.enabled (ne .Values.test.tenant "") (eq .Values.redis.mode "none") }}
 {{- fail "test.tenant: a key for it is made in Redis, and redis.mode is none: use test.keySecret" }}
 {{- end }}
+{{- $monitor := .Values.serviceMonitor }}
+{{- if and $monitor.enabled (gt (include "llm-gateway.milliseconds" $monitor.scrapeTimeout | int64) (include "llm-gateway.milliseconds" $monitor.interval | int64)) }}
+{{- fail "serviceMonitor.scrapeTimeout: must not be more than serviceMonitor.interval, since the operator refuses that" }}
+{{- end }}
+{{- if eq .Values.redis.mode "bundled" }}
+{{- with dig "limits" "memory" "" .Values.valkey.resources }}
+{{- if ge (include "llm-gateway.bytes" $.Values.valkey.maxMemory | float64) (include "llm-gateway.bytes" . | float64) }}
+{{- fail "valkey.maxMemory: must be less than valkey.resources.limits.memory, or the server is killed before it is full" }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* A duration such as 15s. */}}
+{{- define "llm-gateway.milliseconds" -}}
+{{- mul (regexFind "^[0-9]+" . | int64) (get (dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000) (regexFind "[a-z]+$" .)) }}
+{{- end }}
+
+{{/* A quantity of Kubernetes, or a size of Valkey; numbers of values are floats. */}}
+{{- define "llm-gateway.bytes" -}}
+{{- if kindIs "string" . }}
+{{- $units := dict "" 1 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "kb" 1024 "mb" 1048576 "gb" 1073741824 }}
+{{- mulf (regexFind "^[0-9.]+" . | float64) (get $units (regexFind "[A-Za-z]*$" .) | default 1e15) | printf "%.0f" }}
+{{- else }}
+{{- printf "%.0f" (float64 .) }}
+{{- end }}
 {{- end }}

@@ -9,9 +9,9 @@
 {{- if .Values.fullnameOverride }}
 {{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" }}
 {{- else if contains $name .Release.Name }}
-{{- .Release.Name | trunc 40 | trimSuffix "-" }}
+{{- .Release.Name | replace "." "-" | trunc 40 | trimSuffix "-" }}
 {{- else }}
-{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" }}
+{{- printf "%s-%s" (.Release.Name | replace "." "-") $name | trunc 40 | trimSuffix "-" }}
 {{- end }}
 {{- end }}
 
@@ -44,26 +44,26 @@ app.kubernetes.io/instance: {{ $root.Release.Name | quote }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 
-{{/* What an object has, called likewise. */}}
+{{/* What an object has, called likewise, with further labels as a third element: (list . "gateway" .Values.x.labels). A
+label that several name is there once: what selectors go by stays, then the object's own counts, then commonLabels. */}}
 {{- define "llm-gateway.labels" -}}
 {{- $root := index . 0 -}}
-helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
-{{ include "llm-gateway.selector" . }}
-app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ $root.Release.Service }}
-{{- with $root.Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- $usual := dict "app.kubernetes.io/version" $root.Chart.AppVersion "app.kubernetes.io/managed-by" $root.Release.Service }}
+{{- $_ := set $usual "helm.sh/chart" (printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-") }}
+{{- include "llm-gateway.allLabels" (append (list $root (index . 1) $usual) (slice . 2 | first)) }}
 {{- end }}
 
 {{/* What a pod has: nothing that changes with the chart alone, since that would restart it. Called likewise. */}}
 {{- define "llm-gateway.podLabels" -}}
-{{- $root := index . 0 -}}
-{{ include "llm-gateway.selector" . }}
-app.kubernetes.io/part-of: llm-gateway
-{{- with $root.Values.commonLabels }}
-{{ toYaml . }}
+{{- $usual := dict "app.kubernetes.io/part-of" "llm-gateway" }}
+{{- include "llm-gateway.allLabels" (append (list (index . 0) (index . 1) $usual) (slice . 2 | first)) }}
 {{- end }}
+
+{{/* (list CONTEXT COMPONENT USUAL MORE) */}}
+{{- define "llm-gateway.allLabels" -}}
+{{- $root := index . 0 -}}
+{{- $selector := include "llm-gateway.selector" (list $root (index . 1)) | fromYaml }}
+{{- toYaml (merge $selector (default dict (index . 3)) $root.Values.commonLabels (index . 2)) }}
 {{- end }}
 
 {{- define "llm-gateway.image" -}}
