@@ -128,9 +128,12 @@ class Ask:
         if len(self.dropped) < NAMES_MAX:
             self.dropped.append(field)
 
-    def done(self) -> tuple[str, ...]:
-        """What was left out. Raises InvalidRequest for a field that nobody took, unless the scenario is lenient."""
-        if self.request.choices > 1:
+    def done(self, *, several: bool = False) -> tuple[str, ...]:
+        """What was left out. Raises InvalidRequest for a field that nobody took, unless the scenario is lenient.
+
+        ``several``: the backend can give more than one answer, as many as ``request.choices``.
+        """
+        if self.request.choices > 1 and not several:
             self.cannot("n", "it answers once")
         for name, raw in self._left.items():
             if name not in _SAYS_NOTHING and bytes(raw) not in _NEUTRAL.get(name, ()):

@@ -90,7 +90,10 @@ class Translation(Protocol):
         """The answer to a request that is not streamed. Raises AttemptFailed where it is none."""
 
     def refusal(self, status: int, body: bytes) -> bytes:
-        """The body that tells the caller why the backend refused (400, 413, 415, 422); an error in ``dialect``."""
+        """The body that tells the caller why the backend refused (400, 413, 415, 422); an error in ``dialect``.
+
+        Raises AttemptFailed where it refused for what is no fault of the caller, such as the gateway's own credential.
+        """
 
     def events(self, max_event_bytes: int) -> EventStream:
         """What counts and passes on the events of a streamed answer, told in ``dialect``."""
@@ -101,6 +104,9 @@ class Translation(Protocol):
 
 Translate = Callable[[ChatRequest, Backend], Translation]
 """How a provider is spoken to. Raises InvalidRequest for what it cannot do."""
+
+RetryAfter = Callable[[bytes], float | None]
+"""How long the body of a 429 or 503 asks to wait, in seconds; None where it does not say."""
 
 HeaderFields = list[tuple[bytes, bytes]]
 

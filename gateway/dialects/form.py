@@ -134,6 +134,7 @@ class Message(_Said, kw_only=True):
     annotations: msgspec.Raw | Unset = UNSET  # clients send an answer back as they got it; says nothing to a model
     audio: msgspec.Raw | Unset = UNSET
     function_call: msgspec.Raw | Unset = UNSET
+    extra_content: msgspec.Raw | Unset = UNSET
 
 
 class FunctionSpec(_Said, kw_only=True):
@@ -246,6 +247,7 @@ class Told(msgspec.Struct, kw_only=True):
     thinking_blocks: list[ThinkingBlock] | Unset | None = UNSET
     tool_calls: list[ToldCall] | Unset | None = UNSET
     annotations: msgspec.Raw | Unset = UNSET
+    extra_content: msgspec.Raw | Unset = UNSET
 
 
 class Choice(msgspec.Struct, kw_only=True):

@@ -28,7 +28,7 @@ __all__ = [  # and all below
     "Usage",
 ]
 
-Provider = Literal["openai", "azure", "echo"]
+Provider = Literal["openai", "azure", "gemini", "vertex", "echo"]
 """Wire dialects that a backend may speak today."""
 
 Dialect = Literal["chat", "messages", "responses", "completions"]
@@ -103,6 +103,7 @@ class Backend(Frozen, frozen=True):
     echo: EchoOptions | None = None
     unsupported_fields: frozenset[str] = frozenset()  # request fields that are not sent to it, in small letters
     apis: frozenset[Api] = frozenset()  # what it has beside chat completions
+    file_uris: tuple[str, ...] = ()  # of Gemini: prefixes of Google's own places that callers may have read
 
     def __repr__(self) -> str:
         """The name alone: a repr ends in logs, and the headers hold the credential."""

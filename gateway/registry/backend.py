@@ -37,8 +37,10 @@ from gateway.registry.service import ServiceReference
 
 
 def _not_supported(value: object) -> object:
-    if isinstance(value, str) and value in ("anthropic", "gemini", "vertex", "bedrock"):
-        raise ValueError(f"`{value}` is not supported by this version; supported are openai, azure and echo")
+    if isinstance(value, str) and value in ("anthropic", "bedrock"):
+        raise ValueError(
+            f"`{value}` is not supported by this version; supported are openai, azure, gemini, vertex and echo"
+        )
     return value
 
 
@@ -53,7 +55,7 @@ Url = Annotated[
     PlainValidator(lambda value: values.url(value if isinstance(value, str) else "")),
     WithJsonSchema({"type": "string", "format": "uri", "pattern": "^https?://"}),
 ]
-Provider = Annotated[Literal["openai", "azure", "echo"], BeforeValidator(_not_supported)]
+Provider = Annotated[Literal["openai", "azure", "gemini", "vertex", "echo"], BeforeValidator(_not_supported)]
 QueueWait = Annotated[PositiveDuration, AfterValidator(_at_most_an_hour), text_type(values.DURATION_PATTERN)]
 
 
@@ -66,6 +68,7 @@ def _can_be_left_out(value: str) -> str:
 
 
 ApiVersion = Annotated[str, StringConstraints(pattern=r"^([0-9]{4}-[0-9]{2}-[0-9]{2}(-preview)?|preview|latest)$")]
+FileUri = Annotated[str, StringConstraints(pattern=r"^(gs|https)://[!-~]{1,1000}/$")]
 UnsupportedField = Annotated[str, AfterValidator(_can_be_left_out)]
 
 
@@ -113,13 +116,14 @@ class BackendSpec(Node):
     """A model endpoint."""
 
     provider: Provider = Field(
-        description="openai: any server of OpenAI's dialect; azure: Azure OpenAI; echo: answers in process with the"
-        " last user message."
+        description="openai: any server of OpenAI's dialect; azure: Azure OpenAI; gemini: the Gemini API; vertex:"
+        " Gemini on Vertex AI; echo: answers in process with the last user message."
     )
     url: Url | None = Field(
         default=None,
         description="Base URL, such as http://vllm.models.svc:8000/v1; for azure the resource's, such as"
-        " https://NAME.openai.azure.com. Not for echo.",
+        " https://NAME.openai.azure.com; for gemini https://generativelanguage.googleapis.com/v1beta; for vertex it"
+        " ends with /publishers/google. Not for echo.",
     )
     service: ServiceReference | None = Field(
         default=None,
@@ -165,6 +169,12 @@ class BackendSpec(Node):
         description="What it has beside chat completions; requests of callers who speak that pass to it as they are."
         " responses: OpenAI Responses.",
     )
+    file_uris: Annotated[list[FileUri], Field(max_length=64)] = Field(
+        default_factory=list,
+        description="For gemini and vertex: prefixes of gs:// and Google's https:// addresses that callers may name as"
+        " images and documents. What is below them is read with the backend's own rights, for any caller. Default:"
+        " none.",
+    )
     disabled: bool = Field(default=False, description="true: gets no calls, as a target or as a fallback.")
     echo: Echo | None = Field(default=None, description="For provider echo only.")
 
@@ -195,6 +205,7 @@ class BackendSpec(Node):
     def _provider_errors(self) -> Iterator[tuple[str, str]]:
         if self.apis and self.provider != "openai":
             yield "apis", "is for provider openai only"
+        yield from self._google_errors()
         if self.provider == "echo":
             for field in ("url", "service", "auth", "headers", "api_version"):
                 if getattr(self, field):
@@ -216,6 +227,18 @@ class BackendSpec(Node):
             yield "service", "is not for provider azure; use url"
         if self.url is not None and re.search(r"/openai(/v1)?$", self.url.path):
             yield "url", "must be that of the resource, without /openai"
+
+    def _google_errors(self) -> Iterator[tuple[str, str]]:
+        if self.file_uris and self.provider not in ("gemini", "vertex"):
+            yield "fileUris", "is for the providers gemini and vertex only"
+        if self.provider == "vertex" and self.url is not None and not self.url.path.endswith("/publishers/google"):
+            yield (
+                "url",
+                (
+                    "must end with /publishers/google, such as https://LOCATION-aiplatform.googleapis.com/v1/projects/PROJECT"
+                    "/locations/LOCATION/publishers/google"
+                ),
+            )
 
 
 class BackendDocument(Document):

@@ -84,6 +84,7 @@ def compile_backend(document: BackendDocument, secrets: SecretSource) -> model.B
         open_headers=open_headers,
         credential=credential_of(spec.auth, secrets),
         api_version=spec.api_version,
+        file_uris=tuple(spec.file_uris),
         timeouts=_timeouts(spec.timeouts),
         max_concurrent_requests=spec.max_concurrent_requests,
         queue=None if spec.queue is None else _queue(spec.queue),

@@ -16,12 +16,12 @@ import msgspec
 from gateway.cleanup import Cleanup
 from gateway.clock import monotonic
 from gateway.dialects.ask import beyond_chat
-from gateway.dialects.contract import EventStream, Translation
+from gateway.dialects.contract import EventStream, RetryAfter, Translation
 from gateway.dialects.openai.errors import error_body
 from gateway.dialects.openai.reply import ReplyFacts, read_reply
 from gateway.dialects.openai.request import encode_chat_request
 from gateway.dialects.openai.stream import ChatStream
-from gateway.dialects.providers import translate_of
+from gateway.dialects.providers import RETRY_AFTER, translate_of
 from gateway.errors import AttemptFailed, InvalidRequest, Outcome
 from gateway.model import Backend, ChatRequest, Dialect, Plan
 from gateway.telemetry import Metrics, RequestRecord
@@ -35,6 +35,7 @@ from gateway.upstream.source import Source
 from gateway.upstream.translated import TranslatedSource
 
 _PASSED_THROUGH = frozenset({400, 413, 415, 422})
+_ASK_TO_WAIT = frozenset({429, 503})
 _JSON = b"application/json"
 _CRLF = b"\r\n"
 
@@ -270,7 +271,11 @@ class Caller:
         """A status that is the caller's to see passes with its body; every other one fails the attempt."""
         status = source.status
         if status not in _PASSED_THROUGH:
-            raise failure_of_answer(source)
+            failure = failure_of_answer(source)
+            retry_after = RETRY_AFTER.get(backend.provider)
+            if retry_after is not None and failure.retry_after_s is None and status in _ASK_TO_WAIT:
+                failure.retry_after_s = await self._told_wait_s(source, record, retry_after)
+            raise failure
         try:
             body = await self._read_body(source, record, self._limits.max_error_body_bytes)
             content_type = header(source, b"content-type") or b"application/json"
@@ -289,6 +294,13 @@ class Caller:
             body=body,
             dialect="chat" if translation is None else translation.dialect,
         )
+
+    async def _told_wait_s(self, source: Source, record: RequestRecord, read: RetryAfter) -> float | None:
+        """How long the body of a refusal asks to wait, as far as it can be had."""
+        try:
+            return read(await self._read_body(source, record, self._limits.max_error_body_bytes))
+        except AttemptFailed:
+            return None
 
     async def _read_body(self, source: Source, record: RequestRecord, limit: int) -> bytes:
         started_at = monotonic()
