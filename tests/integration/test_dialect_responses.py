@@ -81,6 +81,8 @@ def test_a_text_is_streamed(api: Api, upstream: ScriptedUpstream) -> None:
     assert response.output_text == "Hello"
     assert response.usage is not None
     assert response.usage.input_tokens == 20
+    asked = upstream.requests[0].json()
+    assert (asked["stream"], asked["stream_options"]) == (True, {"include_usage": True})
     kinds = [each.type for each in events]
     assert kinds[:2] == ["response.created", "response.in_progress"]
     assert kinds[-1] == "response.completed"

@@ -163,6 +163,8 @@ def read_request(asked: Asked, earlier: Sequence[msgspec.Raw] = ()) -> ChatReque
     beyond += [f"include[{each[:64]}]" for each in sorted(asked.include - _INCLUDED)]
     if "message.output_text.logprobs" in asked.include or "top_logprobs" in chat:
         chat["logprobs"] = b"true"
+    if asked.stream:
+        chat["stream"] = b"true"
     limit = _limit(asked.fields)
     if limit is not None:
         chat["max_completion_tokens"] = b"%d" % limit
