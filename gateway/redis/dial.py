@@ -3,7 +3,7 @@
 Invariant: a connection handed out was answered by a server that took our credentials and, where writes are to go to
 it, is no replica. Credentials are read from their file at every connection, so that a rotated password needs no
 restart. Files of gateways and the server's own password change at different moments: where the server does not take
-what the file has, it is offered once more what it took last.
+what the file has, it is offered once more what it took last. Certificate authorities of a file are those of now, too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gateway.errors import RedisFailure, RedisRefused, RedisUnavailable
 from gateway.redis.config import Credentials, Server, parse_url
 from gateway.redis.connection import Connection, Owner
 from gateway.redis.facts import SECTIONS, Facts, read_facts
-from gateway.settings.rotated import RotatedSecret
+from gateway.settings.rotated import RotatedSecret, marks_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +42,7 @@ class Dialer:
     def __init__(self, config: RedisConfig) -> None:
         self._config = config
         self._url = RotatedSecret(None, config.url_file, _is_url)
-        self._tls = _tls_context(config.ca_file) if config.server.tls else None
+        self._tls = _Tls(config.ca_file) if config.server.tls else None
 
     async def open(
         self, address: Address, owner: Owner, *, needs_primary: bool = True, former: Credentials | None = None
@@ -108,7 +108,8 @@ class Dialer:
             return Connection(owner, address, self._config.deadline_s)
 
         if address.port:
-            _, connection = await loop.create_connection(make, address.host, address.port, ssl=self._tls)
+            tls = None if self._tls is None else self._tls.context()
+            _, connection = await loop.create_connection(make, address.host, address.port, ssl=tls)
         else:
             _, connection = await loop.create_unix_connection(make, address.host)
         return connection
@@ -165,6 +166,24 @@ def _auth(credentials: Credentials) -> tuple[str, ...]:
     if credentials.user:
         return "AUTH", credentials.user, credentials.password
     return "AUTH", credentials.password
+
+
+class _Tls:
+    """Whom connections trust: the authorities of a file, as it was when it last could be used, else the system's."""
+
+    def __init__(self, ca_file: Path | None) -> None:
+        self._file = ca_file
+        self._marks = marks_of(ca_file)
+        self._context = _tls_context(ca_file)
+
+    def context(self) -> ssl.SSLContext:
+        """For the next connection; looks at the file."""
+        marks = marks_of(self._file)
+        if marks is not None and marks != self._marks:
+            self._marks = marks
+            with contextlib.suppress(OSError):  # ssl.SSLError is one
+                self._context = _tls_context(self._file)
+        return self._context
 
 
 def _tls_context(ca_file: Path | None) -> ssl.SSLContext:

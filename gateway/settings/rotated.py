@@ -32,7 +32,7 @@ class RotatedSecret:
 
     def __call__(self) -> str | None:
         """Return the value; looks at the file, and reads it where it is another one than before."""
-        marks = _marks(self._path)
+        marks = marks_of(self._path)
         if self._path is not None and marks is not None and marks != self._marks:
             self._marks = marks
             self._value = self._read(self._path) or self._value
@@ -46,7 +46,8 @@ class RotatedSecret:
         return text if self._accepted(text) else None
 
 
-def _marks(path: Path | None) -> tuple[int, ...] | None:
+def marks_of(path: Path | None) -> tuple[int, ...] | None:
+    """What is another one when the file is another one; None where there is none to be seen."""
     try:
         found = None if path is None else path.stat()
     except OSError:

@@ -88,7 +88,9 @@ class ServiceSettings(BaseSettings):
         " and is read again when it changes and at every connection.",
     )
     redis_ca_file: Path | None = _value(
-        None, "an existing file", "PEM file with the certificate authorities of Redis, instead of the system's."
+        None,
+        "an existing file",
+        "PEM file with the certificate authorities of Redis, instead of the system's; read again when it changes.",
     )
     redis_deadline_s: Duration = _seconds(
         0.05, 0.005, 5, "Time for Redis to answer a command; a later answer is not waited for."

@@ -11,9 +11,22 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import helm_python as helm
+import pytest
 import yaml
 
-from tests.support.chart import NAMESPACE, RELEASE, chart, one, parse
+from tests.support.chart import (
+    NAMESPACE,
+    RELEASE,
+    SCENARIOS,
+    Object,
+    chart,
+    merged,
+    one,
+    parse,
+    render,
+    rendered,
+    scenario,
+)
 
 SECRET = f"/api/v1/namespaces/{NAMESPACE}/secrets/{RELEASE}-llm-gateway-valkey"
 CORE = {
@@ -96,3 +109,53 @@ def test_password_is_made_where_there_is_none() -> None:
     empty = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "x", "namespace": NAMESPACE}}
     with cluster({"/api/v1": CORE, SECRET: empty}) as config:
         assert len(password(config)) == 32
+
+
+IMMUTABLE = {
+    "Deployment": ("selector",),
+    "StatefulSet": ("selector", "serviceName", "podManagementPolicy", "volumeClaimTemplates"),
+    "Service": ("clusterIP",),
+}
+"""Fields of ``spec`` that an API server never changes: an upgrade that wants to fails as a whole."""
+
+CHANGES: dict[str, Any] = {
+    "image": {"tag": "next"},
+    "commonLabels": {"team": "other", "app.kubernetes.io/part-of": "other"},
+    "podLabels": {"tier": "other"},
+    "podAnnotations": {"other": "other"},
+    "settings": {"LLM_GATEWAY_LOG_LEVEL": "warning"},
+    "bindAddress": "[::]",
+    "drain": {"seconds": 100, "preStopSeconds": 7},
+    "service": {"type": "LoadBalancer", "port": 8080, "annotations": {"other": "other"}},
+    "revisionHistoryLimit": 1,
+    "serviceAccount": {"create": False},
+    "valkey": {
+        "image": {"tag": "next"},
+        "maxMemory": "100mb",
+        "passwordOverlapSeconds": 60,
+        "existingSecret": {"name": "other"},
+        "nodeSelector": {"other": "other"},
+        "resources": {"requests": {"cpu": "1"}},
+    },
+}
+"""Values that operators change while a release lives."""
+
+
+def fixed(objects: list[Object]) -> dict[tuple[str, str], Any]:
+    """What must stay, by kind and name; ``roleRef`` of a binding is such a field, too."""
+    return {
+        (each["kind"], each["metadata"]["name"]): {
+            name: each.get("spec", {}).get(name) for name in IMMUTABLE.get(each["kind"], ())
+        }
+        | {"roleRef": each.get("roleRef")}
+        for each in objects
+        if each["kind"] in {*IMMUTABLE, "RoleBinding"}
+    }
+
+
+@pytest.mark.parametrize("name", ["default", *SCENARIOS])
+def test_an_upgrade_changes_nothing_that_cannot_be_changed(name: str) -> None:
+    """Selectors, claims and bound roles are the same whatever of these values changes."""
+    before, after = rendered(name), render(merged(scenario(name), CHANGES))
+    assert fixed(before) == fixed(after)
+    assert one(before, "Deployment") != one(after, "Deployment")

@@ -89,6 +89,26 @@ def test_tls_with_an_authority_of_ones_own(valkey: Valkey, authority: trustme.CA
     run(main(), loop)
 
 
+def test_authorities_are_those_that_the_file_has_now(valkey: Valkey, authority: trustme.CA, tmp_path: Path) -> None:
+    """A server whose certificate comes from another authority is trusted once the file has that one."""
+
+    async def main() -> None:
+        file, successor = ca_file(authority, tmp_path), trustme.CA()
+        async with Relay(valkey.port, server_context(successor)) as relay:
+            url = relay.url.replace("://", "://:master@")
+            async with lane_to(url, ca_file=file) as lane:
+                await until_refused(lane)
+                assert "certificate" in str(await outcome(lane.send("PING")))
+                ca_file(successor, tmp_path)
+                await until_answered(lane)
+                file.write_text("nonsense")
+                relay.cut()
+                await until_answered(lane)
+                assert relay.connections == 2, "what is no authority changes nothing"
+
+    run(main())
+
+
 def test_certificates_that_are_not_trusted(valkey: Valkey, authority: trustme.CA, tmp_path: Path) -> None:
     """Another authority, another name, no TLS at all: nothing is sent, and the breaker opens."""
 
