@@ -12,7 +12,7 @@ from gateway.cache import Head
 from gateway.cleanup import Cleanup
 from gateway.errors import GatewayError
 from gateway.limits import End, Lease
-from gateway.meter import MeteredStream, charge, estimate_usage
+from gateway.meter import MeteredStream, charge, estimate_usage, with_input_of
 from gateway.model import ChatRequest, Dialect, Plan, Scenario
 from gateway.telemetry import RequestRecord
 from gateway.upstream.call import Answer
@@ -94,7 +94,9 @@ def settle(asked: Asked, answer: Answer, status: int | None = None) -> None:
     variant = asked.scenario.variant
     if answer.stream is not None:
         stream = answer.stream
-        usage = stream.usage or lease.bounded(estimate_usage(request, stream.output_bytes, stream.events))
+        usage = stream.usage or with_input_of(
+            stream.begun_usage, lease.bounded(estimate_usage(request, stream.output_bytes, stream.events))
+        )
     elif answer.facts is not None:
         usage = answer.facts.usage or lease.bounded(estimate_usage(request, answer.facts.output_bytes))
     else:

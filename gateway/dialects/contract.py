@@ -55,13 +55,15 @@ class EventStream(Protocol):
 
     ``feed`` and ``end`` return what is passed on. ``started``: an event with data came; ``done``: the last one did;
     ``failed``: one that reports an error. ``usage`` is the last that was reported; ``events`` and ``output_bytes`` say
-    how much was streamed, for an estimate where none was.
+    how much was streamed, for an estimate where none was. ``begun_usage`` is what was reported at
+    the start, whose input stands where the end never comes.
     """
 
     started: bool
     done: bool
     failed: bool
     usage: Usage | None
+    begun_usage: Usage | None
     events: int
 
     @property

@@ -90,12 +90,14 @@ class Thinking(_Said, tag_field="type", tag="thinking", kw_only=True):
 
     thinking: str
     signature: str = ""
+    index: int | Unset = UNSET  # in a stream, its place among the blocks; clients send it back
 
 
 class RedactedThinking(_Said, tag_field="type", tag="redacted_thinking", kw_only=True):
     """Reasoning that only its provider can read."""
 
     data: str
+    index: int | Unset = UNSET
 
 
 ThinkingBlock = Thinking | RedactedThinking

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
+from gateway.dialects.anthropic.provider import translate as anthropic
 from gateway.dialects.azure import AzureCall
 from gateway.dialects.contract import RetryAfter, Translate
 from gateway.dialects.gemini.errors import retry_after_s as gemini_retry_after_s
@@ -14,7 +15,9 @@ from gateway.dialects.responses.passing import can_pass
 from gateway.dialects.responses.passing import translate as pass_response
 from gateway.model import Backend, ChatRequest
 
-TRANSLATES: Final[Mapping[str, Translate]] = MappingProxyType({"azure": AzureCall, "gemini": gemini, "vertex": gemini})
+TRANSLATES: Final[Mapping[str, Translate]] = MappingProxyType(
+    {"azure": AzureCall, "anthropic": anthropic, "gemini": gemini, "vertex": gemini}
+)
 
 RETRY_AFTER: Final[Mapping[str, RetryAfter]] = MappingProxyType(
     {"gemini": gemini_retry_after_s, "vertex": gemini_retry_after_s}

@@ -61,7 +61,7 @@ def admit_arguments(call: AdmitCall, options: ScriptOptions) -> bytes:
     """The argument of ``admit.lua``. Raises ValueError for a limit of cost without a price."""
     price, kind, cap, worst = call.price, call.kind, call.output_cap, call.worst_output
     if price is not None:
-        input_price, output_price = max(price.input_nano_usd, price.cached_input_nano_usd), price.output_nano_usd
+        input_price, output_price = price.dearest_input_nano_usd, price.output_nano_usd
     elif kind.needs_price:
         raise ValueError(f"a limit of cost needs a price: {kind.tenant}, backend {call.backend}")
     else:

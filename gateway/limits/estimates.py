@@ -66,4 +66,5 @@ def dearest(attempts: Sequence[Backend]) -> Price | None:
         input_nano_usd=max(price.input_nano_usd for price in prices),
         cached_input_nano_usd=max(price.cached_input_nano_usd for price in prices),
         output_nano_usd=max(price.output_nano_usd for price in prices),
+        cache_write_nano_usd=max(price.written_nano_usd for price in prices),
     )

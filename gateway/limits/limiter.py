@@ -305,8 +305,7 @@ def need_of(call: AdmitCall) -> Need:
     worst_out = cap * choices
     guess = cap if call.output_cap is not None else min(cap, ScriptOptions().first_output_tokens)
     expected_in = min(-(-call.text_bytes // _BYTES_PER_TOKEN), call.input_upper)
-    input_price = max(price.input_nano_usd, price.cached_input_nano_usd)
-    worst_cost = call.input_upper * input_price + worst_out * price.output_nano_usd
+    worst_cost = call.input_upper * price.dearest_input_nano_usd + worst_out * price.output_nano_usd
     return Need(
         expected={
             "requests": 1,

@@ -7,6 +7,8 @@ text: an image of 1024 x 1024 pixels is 765 tokens (https://platform.openai.com/
 
 from __future__ import annotations
 
+import msgspec
+
 from gateway.dialects.openai.images import find_images
 from gateway.model import ChatRequest, Price, Usage
 
@@ -26,13 +28,23 @@ def estimate_usage(request: ChatRequest, output_bytes: int, events: int = 0) -> 
     )
 
 
+def with_input_of(begun: Usage | None, estimate: Usage) -> Usage:
+    """An estimate of what a stream used, its input as it was reported at the start."""
+    if begun is None:
+        return estimate
+    return msgspec.structs.replace(
+        begun, output_tokens=max(estimate.output_tokens, begun.output_tokens), estimated=True
+    )
+
+
 def charge(usage: Usage, price: Price | None) -> int:
     """The cost of ``usage`` in nano-USD, rounded once, half up; 0 without a price."""
     if price is None:
         return 0
     total = (
-        (usage.input_tokens - usage.cached_input_tokens) * price.input_nano_usd
+        (usage.input_tokens - usage.cached_input_tokens - usage.cache_written_input_tokens) * price.input_nano_usd
         + usage.cached_input_tokens * price.cached_input_nano_usd
+        + usage.cache_written_input_tokens * price.written_nano_usd
         + usage.output_tokens * price.output_nano_usd
     )
     return (total + _TOKENS_PER_PRICE // 2) // _TOKENS_PER_PRICE

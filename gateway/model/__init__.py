@@ -14,10 +14,11 @@ from typing import ClassVar, Literal
 import msgspec
 
 from gateway.fingerprint import digest_of
-from gateway.model.base import Credentials, EchoOptions, Frozen, Price, Problem, Timeouts, Usage
+from gateway.model.base import AnthropicOptions, Credentials, EchoOptions, Frozen, Price, Problem, Timeouts, Usage
 from gateway.model.credentials import Credential
 
 __all__ = [  # and all below
+    "AnthropicOptions",
     "Credential",
     "Credentials",
     "EchoOptions",
@@ -28,7 +29,7 @@ __all__ = [  # and all below
     "Usage",
 ]
 
-Provider = Literal["openai", "azure", "gemini", "vertex", "echo"]
+Provider = Literal["openai", "azure", "anthropic", "gemini", "vertex", "echo"]
 """Wire dialects that a backend may speak today."""
 
 Dialect = Literal["chat", "messages", "responses", "completions"]
@@ -101,6 +102,7 @@ class Backend(Frozen, frozen=True):
     price: Price | None = None
     disabled: bool = False
     echo: EchoOptions | None = None
+    anthropic: AnthropicOptions | None = None  # None for other providers
     unsupported_fields: frozenset[str] = frozenset()  # request fields that are not sent to it, in small letters
     apis: frozenset[Api] = frozenset()  # what it has beside chat completions
     file_uris: tuple[str, ...] = ()  # of Gemini: prefixes of Google's own places that callers may have read

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import msgspec
 
@@ -50,6 +50,26 @@ class Price(Frozen, frozen=True):
     input_nano_usd: int
     cached_input_nano_usd: int
     output_nano_usd: int
+    cache_write_nano_usd: int | None = None  # for input that is written to a cache; None: as other input
+
+    @property
+    def written_nano_usd(self) -> int:
+        """For input tokens that are written to a cache."""
+        return self.input_nano_usd if self.cache_write_nano_usd is None else self.cache_write_nano_usd
+
+    @property
+    def dearest_input_nano_usd(self) -> int:
+        """What an input token can cost at most."""
+        return max(self.input_nano_usd, self.cached_input_nano_usd, self.written_nano_usd)
+
+
+class AnthropicOptions(Frozen, frozen=True):
+    """How a backend that speaks Anthropic Messages is spoken to."""
+
+    version: str = "2023-06-01"
+    betas: tuple[str, ...] = ()  # asked for with every request
+    caller_betas: frozenset[str] = frozenset()  # that callers of Messages may ask for; "*": any
+    thinking: Literal["adaptive", "budget", "none"] = "adaptive"  # how its model is asked to reason
 
 
 class EchoOptions(Frozen, frozen=True):
@@ -64,9 +84,11 @@ class Usage(Frozen, frozen=True):
     """Tokens of one call; ``estimated`` where the backend did not report them."""
 
     input_tokens: int = 0
-    cached_input_tokens: int = 0
+    cached_input_tokens: int = 0  # of the input, read from a cache of the backend
     output_tokens: int = 0
     estimated: bool = False
+    cache_written_input_tokens: int = 0  # of the input, written to such a cache
+    reasoning_tokens: int = 0  # of the output
 
     def __add__(self, other: Usage) -> Usage:
         """What two answers used."""
@@ -75,6 +97,8 @@ class Usage(Frozen, frozen=True):
             cached_input_tokens=self.cached_input_tokens + other.cached_input_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
             estimated=self.estimated or other.estimated,
+            cache_written_input_tokens=self.cache_written_input_tokens + other.cache_written_input_tokens,
+            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
         )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
-from typing import Annotated, Literal, Self
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -19,7 +20,8 @@ from pydantic import (
 
 from gateway.model import OUTPUT_LIMITS, Api
 from gateway.registry import values
-from gateway.registry.backend_auth import Auth
+from gateway.registry.backend_anthropic import HEADERS, Anthropic
+from gateway.registry.backend_auth import KEY_HEADERS, Auth
 from gateway.registry.base import (
     Document,
     Duration,
@@ -37,10 +39,9 @@ from gateway.registry.service import ServiceReference
 
 
 def _not_supported(value: object) -> object:
-    if isinstance(value, str) and value in ("anthropic", "bedrock"):
-        raise ValueError(
-            f"`{value}` is not supported by this version; supported are openai, azure, gemini, vertex and echo"
-        )
+    if value == "bedrock":
+        known = "openai, azure, anthropic, gemini, vertex and echo"
+        raise ValueError(f"`{value}` is not supported by this version; supported are {known}")
     return value
 
 
@@ -55,7 +56,9 @@ Url = Annotated[
     PlainValidator(lambda value: values.url(value if isinstance(value, str) else "")),
     WithJsonSchema({"type": "string", "format": "uri", "pattern": "^https?://"}),
 ]
-Provider = Annotated[Literal["openai", "azure", "gemini", "vertex", "echo"], BeforeValidator(_not_supported)]
+Provider = Annotated[
+    Literal["openai", "azure", "anthropic", "gemini", "vertex", "echo"], BeforeValidator(_not_supported)
+]
 QueueWait = Annotated[PositiveDuration, AfterValidator(_at_most_an_hour), text_type(values.DURATION_PATTERN)]
 
 
@@ -92,12 +95,26 @@ class Queue(Node):
     wait: QueueWait | None = Field(default=None, description="How long each waits at most. Default 1m; at most 1h.")
 
 
+_OF_ONE_PROVIDER: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
+    {
+        "apis": ("apis", "openai"),
+        "apiVersion": ("api_version", "azure"),
+        "anthropic": ("anthropic", "anthropic"),
+        "echo": ("echo", "echo"),
+    }
+)
+"""Fields by their name in the document: the attribute, and the provider that has them."""
+
+
 class Price(Node):
     """USD per million tokens."""
 
     input_per_million: Money = Field(description="For input tokens that were not cached.")
     cached_input_per_million: Money | None = Field(
         default=None, description="For input tokens that the backend had cached. Default: as inputPerMillion."
+    )
+    cache_write_input_per_million: Money | None = Field(
+        default=None, description="For input tokens that the backend wrote to its cache. Default: as inputPerMillion."
     )
     output_per_million: Money = Field(description="For output tokens.")
 
@@ -116,14 +133,14 @@ class BackendSpec(Node):
     """A model endpoint."""
 
     provider: Provider = Field(
-        description="openai: any server of OpenAI's dialect; azure: Azure OpenAI; gemini: the Gemini API; vertex:"
-        " Gemini on Vertex AI; echo: answers in process with the last user message."
+        description="openai: any server of OpenAI's dialect; azure: Azure OpenAI; anthropic: Anthropic Messages;"
+        " gemini: the Gemini API; vertex: Gemini on Vertex AI; echo: answers in process with the last user message."
     )
     url: Url | None = Field(
         default=None,
         description="Base URL, such as http://vllm.models.svc:8000/v1; for azure the resource's, such as"
-        " https://NAME.openai.azure.com; for gemini https://generativelanguage.googleapis.com/v1beta; for vertex it"
-        " ends with /publishers/google. Not for echo.",
+        " https://NAME.openai.azure.com; for anthropic https://api.anthropic.com/v1; for gemini"
+        " https://generativelanguage.googleapis.com/v1beta; for vertex it ends with /publishers/google. Not for echo.",
     )
     service: ServiceReference | None = Field(
         default=None,
@@ -177,6 +194,7 @@ class BackendSpec(Node):
     )
     disabled: bool = Field(default=False, description="true: gets no calls, as a target or as a fallback.")
     echo: Echo | None = Field(default=None, description="For provider echo only.")
+    anthropic: Anthropic | None = Field(default=None, description="For provider anthropic only.")
 
     @model_validator(mode="before")
     @classmethod
@@ -192,6 +210,9 @@ class BackendSpec(Node):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         errors = list(self._provider_errors())
+        auth = self.auth
+        if auth is not None and auth.type == "header" and auth.name is None and self.provider not in KEY_HEADERS:
+            errors.append(("auth.name", "is required with type header"))
         own = self.auth.name if self.auth is not None else None
         errors += [
             (f"headers.{name}", "is a credential; it goes to spec.auth")
@@ -203,11 +224,12 @@ class BackendSpec(Node):
         return self
 
     def _provider_errors(self) -> Iterator[tuple[str, str]]:
-        if self.apis and self.provider != "openai":
-            yield "apis", "is for provider openai only"
+        for name, (field, provider) in _OF_ONE_PROVIDER.items():
+            if getattr(self, field) and self.provider != provider:
+                yield name, f"is for provider {provider} only"
         yield from self._google_errors()
         if self.provider == "echo":
-            for field in ("url", "service", "auth", "headers", "api_version"):
+            for field in ("url", "service", "auth", "headers"):
                 if getattr(self, field):
                     yield field, "is not for provider echo, which answers in process"
             return
@@ -215,12 +237,11 @@ class BackendSpec(Node):
             yield "", f"must have url, or in the cluster service, with provider {self.provider}"
         if self.url is not None and self.service is not None:
             yield "service", "is instead of url; one of the two"
-        if self.echo is not None:
-            yield "echo", "is for provider echo only"
         if self.provider == "azure":
             yield from self._azure_errors()
-        elif self.api_version is not None:
-            yield "apiVersion", "is for provider azure only"
+        if self.provider == "anthropic":
+            for header in HEADERS.intersection(self.headers):
+                yield f"headers.{header}", "goes to spec.anthropic"
 
     def _azure_errors(self) -> Iterator[tuple[str, str]]:
         if self.service is not None:

@@ -7,7 +7,9 @@ of ``gateway.model.credentials``.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
@@ -49,6 +51,10 @@ class Secret(Node):
         return self
 
 
+KEY_HEADERS: Final[Mapping[str, str]] = MappingProxyType({"anthropic": "x-api-key", "azure": "api-key"})
+"""The header that holds a key, by the provider, where its document does not say."""
+
+
 class Auth(Node):
     """The credential sent upstream."""
 
@@ -56,14 +62,15 @@ class Auth(Node):
         description="bearer: `Authorization: Bearer SECRET`; bearerFile: the same with a secret file that is read again"
         " while it is used, such as an Entra token; header: the secret alone in a header of your choice; none."
     )
-    name: HeaderName | None = Field(default=None, description="The header, for type header.")
+    name: HeaderName | None = Field(
+        default=None,
+        description="The header, for type header. Default: x-api-key for provider anthropic, api-key for azure.",
+    )
     secret: Secret | None = Field(default=None, description="Where the credential is; required but for type none.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         errors = []
-        if self.type == "header" and self.name is None:
-            errors.append(("name", "is required with type header"))
         if self.type != "header" and self.name is not None:
             errors.append(("name", "is for type header only"))
         if self.type != "none" and self.secret is None:

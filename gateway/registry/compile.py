@@ -15,6 +15,7 @@ from gateway.registry.accounts import ApiKeyDocument, PromptDocument, TenantDocu
 from gateway.registry.accounts import Limit as LimitSpec
 from gateway.registry.compile_auth import NOT_READ, SecretSource, auth_headers, credential_of
 from gateway.registry.documents import Answer as AnswerSpec
+from gateway.registry.documents import Anthropic as AnthropicSpec
 from gateway.registry.documents import BackendDocument, FieldErrors
 from gateway.registry.documents import Cache as CacheSpec
 from gateway.registry.documents import Echo as EchoSpec
@@ -80,7 +81,7 @@ def compile_backend(document: BackendDocument, secrets: SecretSource) -> model.B
         origin=where.origin if where else None,
         path=where.path if where else "",
         model=spec.model,
-        headers=(*open_headers, *auth_headers(spec.auth, secrets)),
+        headers=(*open_headers, *auth_headers(spec.auth, spec.provider, secrets)),
         open_headers=open_headers,
         credential=credential_of(spec.auth, secrets),
         api_version=spec.api_version,
@@ -97,11 +98,13 @@ def compile_backend(document: BackendDocument, secrets: SecretSource) -> model.B
             if price.cached_input_per_million is None
             else price.cached_input_per_million,
             output_nano_usd=price.output_per_million,
+            cache_write_nano_usd=price.cache_write_input_per_million,
         ),
         disabled=spec.disabled,
         unsupported_fields=frozenset(name.casefold() for name in spec.unsupported_fields),
         apis=frozenset(spec.apis),
         echo=_echo(spec.echo or EchoSpec()) if spec.provider == "echo" else None,
+        anthropic=_anthropic(spec.anthropic or AnthropicSpec()) if spec.provider == "anthropic" else None,
     )
 
 
@@ -124,6 +127,15 @@ def _echo(spec: EchoSpec) -> model.EchoOptions:
         first_token_delay_s=spec.first_token_delay or 0.0,
         token_delay_s=spec.token_delay or 0.0,
         output_tokens=spec.output_tokens,
+    )
+
+
+def _anthropic(spec: AnthropicSpec) -> model.AnthropicOptions:
+    return model.AnthropicOptions(
+        version=spec.version,
+        betas=tuple(dict.fromkeys(spec.betas)),
+        caller_betas=frozenset(spec.caller_betas),
+        thinking=spec.thinking,
     )
 
 

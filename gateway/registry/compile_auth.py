@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from gateway import model
 from gateway.model.credentials import TokenFile
-from gateway.registry.backend_auth import Auth, Secret
+from gateway.registry.backend_auth import KEY_HEADERS, Auth, Secret
 from gateway.registry.base import FieldErrors
 
 NOT_READ: Final = b"not-read"
@@ -60,7 +60,7 @@ CREDENTIALS: Final[Mapping[str, CompileCredential]] = MappingProxyType({"bearerF
 """By ``spec.auth.type``: the kinds that no static header can hold."""
 
 
-def auth_headers(auth: Auth | None, secrets: SecretSource) -> Iterator[tuple[bytes, bytes]]:
+def auth_headers(auth: Auth | None, provider: str, secrets: SecretSource) -> Iterator[tuple[bytes, bytes]]:
     """The header that holds the credential, where one can."""
     if auth is None or auth.secret is None or auth.type in CREDENTIALS:
         return
@@ -70,7 +70,7 @@ def auth_headers(auth: Auth | None, secrets: SecretSource) -> Iterator[tuple[byt
     if auth.type == "bearer":
         yield b"authorization", b"Bearer " + secret
     else:
-        yield (auth.name or "").encode(), secret
+        yield (auth.name or KEY_HEADERS[provider]).encode(), secret
 
 
 def credential_of(auth: Auth | None, secrets: SecretSource) -> model.Credential | None:

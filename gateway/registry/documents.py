@@ -4,6 +4,7 @@ One model per kind; ``base`` says how they behave. Nothing is defined here: this
 """
 
 from gateway.registry.backend import BackendDocument, BackendSpec, Echo, Price, Queue, Timeouts
+from gateway.registry.backend_anthropic import Anthropic
 from gateway.registry.backend_auth import Auth, Secret
 from gateway.registry.base import API_VERSION, Document, FieldErrors, Kind, Metadata, Node
 from gateway.registry.conditions import Target, When
@@ -13,6 +14,7 @@ __all__ = [
     "API_VERSION",
     "Access",
     "Answer",
+    "Anthropic",
     "Auth",
     "BackendDocument",
     "BackendSpec",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.claude import ClaudeGateway, claude_gateway
 from tests.support.gateway import GatewayProcess
 from tests.support.lane import Lane, lane
 from tests.support.responses_api import KEY, registry
@@ -37,3 +38,18 @@ def responses_pair() -> Iterator[tuple[GatewayProcess, ScriptedUpstream]]:
         GatewayProcess(registry(upstream.url + "/v1"), key=KEY, env=env) as gateway,
     ):
         yield gateway, upstream
+
+
+@pytest.fixture(scope="session")
+def shared_claude() -> Iterator[ClaudeGateway]:
+    """What ``claude`` is; reached through that fixture only."""
+    with claude_gateway() as found:
+        yield found
+
+
+@pytest.fixture
+def claude(shared_claude: ClaudeGateway) -> Iterator[ClaudeGateway]:
+    """A gateway before the scripted Anthropic; nothing may be sent that Anthropic would not take."""
+    shared_claude.forget()
+    yield shared_claude
+    assert shared_claude.answers.violations == []

@@ -67,6 +67,7 @@ class ChatStream:
         "_held",
         "_is_measured",
         "_max_event_bytes",
+        "begun_usage",
         "done",
         "events",
         "failed",
@@ -82,6 +83,7 @@ class ChatStream:
         self.done = False
         self.failed = False
         self.usage: Usage | None = None
+        self.begun_usage: Usage | None = None
         self.events = 0
         self._bytes = 0
         self._envelope_bytes = 0

@@ -25,6 +25,13 @@ class InputDetails(msgspec.Struct, gc=False):
     """``prompt_tokens_details``."""
 
     cached_tokens: _Count | None = None
+    cache_creation_tokens: _Count | None = None
+
+
+class OutputDetails(msgspec.Struct, gc=False):
+    """``completion_tokens_details``."""
+
+    reasoning_tokens: _Count | None = None
 
 
 class ReportedUsage(msgspec.Struct, gc=False):
@@ -33,6 +40,7 @@ class ReportedUsage(msgspec.Struct, gc=False):
     prompt_tokens: _Count | None = None
     completion_tokens: _Count | None = None
     prompt_tokens_details: InputDetails | None = None
+    completion_tokens_details: OutputDetails | None = None
     prompt_cache_hit_tokens: _Count | None = None
 
     def to_usage(self) -> Usage | None:
@@ -43,11 +51,16 @@ class ReportedUsage(msgspec.Struct, gc=False):
         cached = details.cached_tokens if details is not None else None
         if cached is None:
             cached = self.prompt_cache_hit_tokens or 0
-        given = self.prompt_tokens or 0
+        given, made = self.prompt_tokens or 0, self.completion_tokens or 0
+        cached = min(cached, given)
+        written = 0 if details is None else details.cache_creation_tokens or 0
+        thought = self.completion_tokens_details
         return Usage(
             input_tokens=given,
-            cached_input_tokens=cached if cached < given else given,
-            output_tokens=self.completion_tokens or 0,
+            cached_input_tokens=cached,
+            output_tokens=made,
+            cache_written_input_tokens=min(written, given - cached),
+            reasoning_tokens=0 if thought is None else min(thought.reasoning_tokens or 0, made),
         )
 
 

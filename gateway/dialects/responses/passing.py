@@ -187,6 +187,7 @@ class PassedEvents:
         self.done = False
         self.failed = False
         self.usage: Usage | None = None
+        self.begun_usage: Usage | None = None  # reported with the end alone
         self.events = 0
         self.output_bytes = 0
 

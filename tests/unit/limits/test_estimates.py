@@ -114,6 +114,8 @@ def test_the_dearest_price_covers_every_attempt() -> None:
         Price(input_nano_usd=2, cached_input_nano_usd=1, output_nano_usd=70),
     ]
     attempts = [Backend(name="x", provider="echo", origin=None, price=price) for price in [*prices, None]]
-    assert dearest(attempts) == Price(input_nano_usd=5, cached_input_nano_usd=9, output_nano_usd=70)
+    assert dearest(attempts) == Price(
+        input_nano_usd=5, cached_input_nano_usd=9, output_nano_usd=70, cache_write_nano_usd=5
+    )
     assert dearest(attempts[:1]) == prices[0]
     assert dearest(attempts[2:]) is None

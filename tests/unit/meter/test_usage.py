@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.meter import charge, estimate_usage
+from gateway.meter import charge, estimate_usage, with_input_of
 from gateway.model import ChatRequest, Price, Usage
 
 TOKENS = st.integers(0, 10**9)
@@ -39,6 +40,26 @@ def test_cached_input_has_its_own_price() -> None:
     """Cached tokens are a part of the input and are not charged twice."""
     price = Price(input_nano_usd=1_000_000, cached_input_nano_usd=100_000, output_nano_usd=2_000_000)
     assert charge(Usage(input_tokens=10, cached_input_tokens=10, output_tokens=1), price) == 1 + 2
+
+
+def test_input_that_is_written_to_a_cache_has_its_own_price() -> None:
+    """It is a part of the input, too; without a price of its own it costs as other input."""
+    price = Price(
+        input_nano_usd=1_000_000, cached_input_nano_usd=100_000, output_nano_usd=0, cache_write_nano_usd=1_250_000
+    )
+    usage = Usage(input_tokens=17, cached_input_tokens=10, cache_written_input_tokens=4)
+    assert charge(usage, price) == 3 + 1 + 5
+    assert charge(usage, msgspec.structs.replace(price, cache_write_nano_usd=None)) == 3 + 1 + 4
+    assert price.dearest_input_nano_usd == 1_250_000
+
+
+def test_input_that_was_reported_at_the_start_is_no_estimate() -> None:
+    """Of a stream that was cut: its output alone is estimated, and is no less than what was reported of it."""
+    begun = Usage(input_tokens=300, cached_input_tokens=200, output_tokens=9)
+    estimate = Usage(input_tokens=5, output_tokens=7, estimated=True)
+    assert with_input_of(begun, estimate) == msgspec.structs.replace(begun, estimated=True)
+    assert with_input_of(msgspec.structs.replace(begun, output_tokens=1), estimate).output_tokens == 7
+    assert with_input_of(None, estimate) is estimate
 
 
 def test_without_a_price_nothing_is_charged() -> None:

@@ -39,20 +39,27 @@ def issuer(url: str) -> Document:
 
 
 BACKENDS: list[tuple[Document, str, str]] = [
-    (backend(provider="anthropic"), "spec.provider", "`anthropic` is not supported by this version"),
     (backend(provider="azure", url="https://x.openai.azure.com/openai/v1"), "spec.url", "without /openai"),
     (backend(provider="azure", apiVersion="v1"), "spec.apiVersion", "pattern"),
     (backend(apiVersion="2024-10-21"), "spec.apiVersion", "for provider azure only"),
     (backend(provider="vertex", url="https://eu-aiplatform.googleapis.com/v1"), "spec.url", "/publishers/google"),
     (backend(fileUris=["gs://a/"]), "spec.fileUris", "gemini and vertex only"),
     (backend(provider="gemini", fileUris=["gs://a"]), "spec.fileUris[0]", "pattern"),
+    (backend(anthropic={}), "spec.anthropic", "for provider anthropic only"),
+    (backend(provider="anthropic", anthropic={"version": "latest"}), "spec.anthropic.version", "pattern"),
+    (backend(provider="anthropic", anthropic={"betas": ["*"]}), "spec.anthropic.betas[0]", "pattern"),
+    (backend(provider="anthropic", headers={"anthropic-beta": "a"}), "spec.headers.anthropic-beta", "spec.anthropic"),
     (
         backend(auth={"type": "bearerFile", "secret": {"env": "LLM_GATEWAY_SECRET_A"}}),
         "spec.auth.secret",
         "has to be a file with type bearerFile",
     ),
     (backend(provider="bedrock"), "spec.provider", "not supported by this version"),
-    (backend(provider="openia"), "spec.provider", "must be 'openai', 'azure', 'gemini', 'vertex' or 'echo'"),
+    (
+        backend(provider="openia"),
+        "spec.provider",
+        "must be 'openai', 'azure', 'anthropic', 'gemini', 'vertex' or 'echo'",
+    ),
     (backend(provider=1), "spec.provider", "must be"),
     (backend(url="ftp://x"), "spec.url", "http://"),
     (backend(url=5), "spec.url", "must be"),
