@@ -81,7 +81,8 @@ if [ "$(cat "$stamp" 2>/dev/null)" = "$key" ]; then
     exit 0
 fi
 echo "Installing $lock (once; it takes a minute or two)" >&2
-if ! install --require-hashes -r "$lock"; then
+# A lock is whole, so nothing is resolved again: what its packages say of each other uv has judged, or was told better.
+if ! install --no-deps --require-hashes -r "$lock"; then
     echo "The packages could not be installed: is a package index (PyPI) reachable? See pip's words above." >&2
     exit 1
 fi
