@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
-from gateway.model.credentials import TokenFile
+from gateway.model.credentials import AwsCredential, TokenFile
 from gateway.settings import SecretReader
 from gateway.upstream.bearer import file_tokens
 
 if TYPE_CHECKING:
     from gateway.model import Backend, Credential
     from gateway.settings import Settings
+    from gateway.upstream.aws_role import RoleKeys
     from gateway.upstream.signing import Signer
 
 MakeSigner = Callable[["Backend"], "Signer"]
@@ -38,6 +39,38 @@ class Signers:
             await close()
 
 
+class AwsSigning:
+    """Makes signers for AWS. All backends without keys of their own share those of the process's role."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._make: MakeSigner | None = None
+        self._role: RoleKeys | None = None
+
+    def __call__(self, backend: Backend) -> Signer:
+        """The signer of ``backend``."""
+        if self._make is None:
+            self._make = self._load()
+        return self._make(backend)
+
+    async def close(self) -> None:
+        """End a question for keys."""
+        if self._role is not None:
+            await self._role.close()
+
+    def _load(self) -> MakeSigner:
+        from gateway.settings.aws import aws_surroundings  # a gateway without such a backend loads none of it
+        from gateway.upstream.aws import aws_signers
+        from gateway.upstream.aws_fetch import AwsFetcher
+        from gateway.upstream.aws_role import RoleKeys
+
+        settings = self._settings
+        fetcher = AwsFetcher(aws_surroundings(), settings.aws_timeout_s, settings.upstream_ca_file)
+        self._role = RoleKeys(fetcher)
+        return aws_signers(self._role)
+
+
 def signers(settings: Settings) -> Signers:
     """All kinds. A kind is a line here and one in ``gateway.registry.compile_auth``."""
-    return Signers({TokenFile: file_tokens(SecretReader(settings).file)})
+    aws = AwsSigning(settings)
+    return Signers({TokenFile: file_tokens(SecretReader(settings).file), AwsCredential: aws}, (aws.close,))

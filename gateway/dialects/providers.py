@@ -1,28 +1,51 @@
-"""Which providers are spoken to by translation; those that are not here speak the chat dialect as it is."""
+"""Which providers are spoken to by translation; those that are not here speak the chat dialect as it is.
+
+Bedrock's is loaded with its first call.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
 from gateway.dialects.anthropic.provider import translate as anthropic
 from gateway.dialects.azure import AzureCall
-from gateway.dialects.contract import RetryAfter, Translate
+from gateway.dialects.contract import RetryAfter, Translate, Translation
 from gateway.dialects.gemini.errors import retry_after_s as gemini_retry_after_s
 from gateway.dialects.gemini.request import translate as gemini
 from gateway.dialects.responses.passing import can_pass
 from gateway.dialects.responses.passing import translate as pass_response
+from gateway.errors import AttemptFailed
 from gateway.model import Backend, ChatRequest
 
+ReadFailure = Callable[[int, Sequence[tuple[bytes, bytes]]], AttemptFailed | None]
+"""What an answer that is not 200 means by its status and header fields; None where its status says it all."""
+
+
+def _converse(request: ChatRequest, backend: Backend) -> Translation:
+    from gateway.dialects.bedrock.translation import ConverseTranslation
+
+    return ConverseTranslation(request, backend)
+
+
+def _failure_of_bedrock(status: int, headers: Sequence[tuple[bytes, bytes]]) -> AttemptFailed | None:
+    from gateway.dialects.bedrock.errors import failure
+
+    return failure(status, headers)
+
+
 TRANSLATES: Final[Mapping[str, Translate]] = MappingProxyType(
-    {"azure": AzureCall, "anthropic": anthropic, "gemini": gemini, "vertex": gemini}
+    {"azure": AzureCall, "anthropic": anthropic, "bedrock": _converse, "gemini": gemini, "vertex": gemini}
 )
 
 RETRY_AFTER: Final[Mapping[str, RetryAfter]] = MappingProxyType(
     {"gemini": gemini_retry_after_s, "vertex": gemini_retry_after_s}
 )
 """Those of whom the body of a refusal may say how long to wait, where no header field does."""
+
+FAILURES: Final[Mapping[str, ReadFailure]] = MappingProxyType({"bedrock": _failure_of_bedrock})
+"""Of providers whose statuses do not say what went wrong."""
 
 
 def translate_of(request: ChatRequest, backend: Backend) -> Translate | None:

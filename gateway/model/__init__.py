@@ -29,7 +29,7 @@ __all__ = [  # and all below
     "Usage",
 ]
 
-Provider = Literal["openai", "azure", "anthropic", "gemini", "vertex", "echo"]
+Provider = Literal["openai", "azure", "anthropic", "bedrock", "gemini", "vertex", "echo"]
 """Wire dialects that a backend may speak today."""
 
 Dialect = Literal["chat", "messages", "responses", "completions"]
@@ -103,6 +103,7 @@ class Backend(Frozen, frozen=True):
     disabled: bool = False
     echo: EchoOptions | None = None
     anthropic: AnthropicOptions | None = None  # None for other providers
+    model_fields: tuple[str, ...] = ()  # of bedrock: request fields for the model beyond those that Converse knows
     unsupported_fields: frozenset[str] = frozenset()  # request fields that are not sent to it, in small letters
     apis: frozenset[Api] = frozenset()  # what it has beside chat completions
     file_uris: tuple[str, ...] = ()  # of Gemini: prefixes of Google's own places that callers may have read

@@ -21,3 +21,24 @@ class TokenFile(Credential, frozen=True):
     """A bearer token that something else renews in a file below the secrets folder."""
 
     name: str
+
+
+class AwsKeys(Frozen, frozen=True):
+    """What signs requests to AWS. With a session token they are temporary, until ``expires_at`` (Unix seconds)."""
+
+    access_key_id: str
+    secret_access_key: str
+    session_token: str = ""
+    expires_at: float | None = None
+
+    def __repr__(self) -> str:
+        """Nothing of them."""
+        return "AwsKeys()"
+
+
+class AwsCredential(Credential, frozen=True):
+    """Signature Version 4: of which region and service, and with which keys."""
+
+    region: str
+    service: str
+    keys: AwsKeys | None = None  # None: those that the process's surroundings give

@@ -10,7 +10,6 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     Field,
     PlainValidator,
     StringConstraints,
@@ -38,27 +37,31 @@ from gateway.registry.base import (
 from gateway.registry.service import ServiceReference
 
 
-def _not_supported(value: object) -> object:
-    if value == "bedrock":
-        known = "openai, azure, anthropic, gemini, vertex and echo"
-        raise ValueError(f"`{value}` is not supported by this version; supported are {known}")
-    return value
-
-
 def _at_most_an_hour(seconds: float) -> float:
     if seconds > 3600:
         raise ValueError("must be at most 1h")
     return seconds
 
 
+_OF_CONVERSE = frozenset(
+    {
+        "temperature",
+        "top_p",
+        "stop",
+        "tools",
+        "tool_choice",
+        "parallel_tool_calls",
+        "response_format",
+        "reasoning_effort",
+    }
+)
+
 Url = Annotated[
     values.Url,
     PlainValidator(lambda value: values.url(value if isinstance(value, str) else "")),
     WithJsonSchema({"type": "string", "format": "uri", "pattern": "^https?://"}),
 ]
-Provider = Annotated[
-    Literal["openai", "azure", "anthropic", "gemini", "vertex", "echo"], BeforeValidator(_not_supported)
-]
+Provider = Literal["openai", "azure", "anthropic", "bedrock", "gemini", "vertex", "echo"]
 QueueWait = Annotated[PositiveDuration, AfterValidator(_at_most_an_hour), text_type(values.DURATION_PATTERN)]
 
 
@@ -72,6 +75,15 @@ def _can_be_left_out(value: str) -> str:
 
 ApiVersion = Annotated[str, StringConstraints(pattern=r"^([0-9]{4}-[0-9]{2}-[0-9]{2}(-preview)?|preview|latest)$")]
 FileUri = Annotated[str, StringConstraints(pattern=r"^(gs|https)://[!-~]{1,1000}/$")]
+
+
+def _is_of_the_model(value: str) -> str:
+    if value.casefold() in _OF_CONVERSE:
+        raise ValueError("is one that Converse has a place for")
+    return _can_be_left_out(value)
+
+
+ModelField = Annotated[str, AfterValidator(_is_of_the_model)]
 UnsupportedField = Annotated[str, AfterValidator(_can_be_left_out)]
 
 
@@ -100,6 +112,7 @@ _OF_ONE_PROVIDER: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "apis": ("apis", "openai"),
         "apiVersion": ("api_version", "azure"),
         "anthropic": ("anthropic", "anthropic"),
+        "bedrock": ("bedrock", "bedrock"),
         "echo": ("echo", "echo"),
     }
 )
@@ -129,17 +142,29 @@ class Echo(Node):
     )
 
 
+class Bedrock(Node):
+    """How a model of Amazon Bedrock is called."""
+
+    additional_model_request_fields: Annotated[list[ModelField], Field(max_length=32)] = Field(
+        default_factory=list,
+        description="Request fields that the model takes beyond those of Converse, such as top_k or thinking: they are"
+        " sent as additionalModelRequestFields, under the same names. Others are refused.",
+    )
+
+
 class BackendSpec(Node):
     """A model endpoint."""
 
     provider: Provider = Field(
         description="openai: any server of OpenAI's dialect; azure: Azure OpenAI; anthropic: Anthropic Messages;"
-        " gemini: the Gemini API; vertex: Gemini on Vertex AI; echo: answers in process with the last user message."
+        " bedrock: Amazon Bedrock, its Converse API; gemini: the Gemini API; vertex: Gemini on Vertex AI; echo: answers"
+        " in process with the last user message."
     )
     url: Url | None = Field(
         default=None,
         description="Base URL, such as http://vllm.models.svc:8000/v1; for azure the resource's, such as"
-        " https://NAME.openai.azure.com; for anthropic https://api.anthropic.com/v1; for gemini"
+        " https://NAME.openai.azure.com; for anthropic https://api.anthropic.com/v1; for bedrock the region's, such as"
+        " https://bedrock-runtime.eu-central-1.amazonaws.com; for gemini"
         " https://generativelanguage.googleapis.com/v1beta; for vertex it ends with /publishers/google. Not for echo.",
     )
     service: ServiceReference | None = Field(
@@ -195,6 +220,7 @@ class BackendSpec(Node):
     disabled: bool = Field(default=False, description="true: gets no calls, as a target or as a fallback.")
     echo: Echo | None = Field(default=None, description="For provider echo only.")
     anthropic: Anthropic | None = Field(default=None, description="For provider anthropic only.")
+    bedrock: Bedrock | None = Field(default=None, description="For provider bedrock only.")
 
     @model_validator(mode="before")
     @classmethod

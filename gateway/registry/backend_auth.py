@@ -7,11 +7,12 @@ of ``gateway.model.credentials``.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic.alias_generators import to_camel
 
 from gateway.registry import values
 from gateway.registry.base import FieldErrors, HeaderName, Name, Node, text_type
@@ -53,32 +54,61 @@ class Secret(Node):
 
 KEY_HEADERS: Final[Mapping[str, str]] = MappingProxyType({"anthropic": "x-api-key", "azure": "api-key"})
 """The header that holds a key, by the provider, where its document does not say."""
+AwsName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,64}$")]
+_WITH_SECRET = frozenset({"bearer", "bearerFile", "header"})
+_OF_AWS = ("region", "service", "access_key_id", "secret_access_key", "session_token")
 
 
 class Auth(Node):
     """The credential sent upstream."""
 
-    type: Literal["bearer", "bearerFile", "header", "none"] = Field(
+    type: Literal["bearer", "bearerFile", "header", "aws", "none"] = Field(
         description="bearer: `Authorization: Bearer SECRET`; bearerFile: the same with a secret file that is read again"
-        " while it is used, such as an Entra token; header: the secret alone in a header of your choice; none."
+        " while it is used, such as an Entra token; header: the secret alone in a header of your choice; aws: requests"
+        " are signed (Signature Version 4); none."
     )
     name: HeaderName | None = Field(
         default=None,
         description="The header, for type header. Default: x-api-key for provider anthropic, api-key for azure.",
     )
-    secret: Secret | None = Field(default=None, description="Where the credential is; required but for type none.")
+    secret: Secret | None = Field(
+        default=None, description="Where the credential is; required with type bearer, bearerFile and header."
+    )
+    region: AwsName | None = Field(default=None, description="For type aws, and required there: such as eu-central-1.")
+    service: AwsName | None = Field(default=None, description="For type aws: the service. Default bedrock.")
+    access_key_id: Secret | None = Field(
+        default=None,
+        description="For type aws, with secretAccessKey: a key of an IAM user. Without both, the pod's role is used:"
+        " docs/dialects.md.",
+    )
+    secret_access_key: Secret | None = Field(default=None, description="For type aws, with accessKeyId.")
+    session_token: Secret | None = Field(default=None, description="For type aws: of a key that is temporary.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         errors = []
         if self.type != "header" and self.name is not None:
             errors.append(("name", "is for type header only"))
-        if self.type != "none" and self.secret is None:
+        if self.type in _WITH_SECRET and self.secret is None:
             errors.append(("secret", f"is required with type {self.type}"))
         if self.type == "bearerFile" and self.secret is not None and self.secret.file is None:
             errors.append(("secret", "has to be a file with type bearerFile"))
-        if self.type == "none" and self.secret is not None:
-            errors.append(("secret", "is not for type none"))
+        if self.type not in _WITH_SECRET and self.secret is not None:
+            errors.append(("secret", f"is not for type {self.type}"))
+        errors += self._aws_errors()
         if errors:
             raise FieldErrors(*errors)
         return self
+
+    def _aws_errors(self) -> Iterator[tuple[str, str]]:
+        given = [name for name in _OF_AWS if getattr(self, name) is not None]
+        if self.type != "aws":
+            yield from ((to_camel(name), "is for type aws only") for name in given)
+            return
+        if self.region is None:
+            yield "region", "is required with type aws"
+        if (self.access_key_id is None) != (self.secret_access_key is None):
+            missing = "accessKeyId" if self.access_key_id is None else "secretAccessKey"
+            yield missing, "is required: an access key has both parts"
+        if self.session_token is not None and self.access_key_id is None:
+            yield "sessionToken", "is for an accessKeyId"

@@ -101,6 +101,7 @@ def compile_backend(document: BackendDocument, secrets: SecretSource) -> model.B
             cache_write_nano_usd=price.cache_write_input_per_million,
         ),
         disabled=spec.disabled,
+        model_fields=() if spec.bedrock is None else tuple(spec.bedrock.additional_model_request_fields),
         unsupported_fields=frozenset(name.casefold() for name in spec.unsupported_fields),
         apis=frozenset(spec.apis),
         echo=_echo(spec.echo or EchoSpec()) if spec.provider == "echo" else None,

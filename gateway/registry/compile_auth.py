@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Final, Protocol
 
 from gateway import model
-from gateway.model.credentials import TokenFile
+from gateway.model.credentials import AwsCredential, AwsKeys, TokenFile
 from gateway.registry.backend_auth import KEY_HEADERS, Auth, Secret
 from gateway.registry.base import FieldErrors
 
@@ -20,6 +20,7 @@ NOT_READ: Final = b"not-read"
 """What stands for a secret where a registry is looked at far from its secrets."""
 
 _BEARER_TOKEN = re.compile(rb"[\x21-\x7e]{1,16384}")
+_AWS_SECRET = re.compile(rb"[\x21-\x7e]{1,8192}")
 _HEADER_SECRET = re.compile(rb"[\x21-\x7e]([\x20-\x7e]{0,8190}[\x21-\x7e])?")
 
 
@@ -56,7 +57,26 @@ def _token_file(auth: Auth, secrets: SecretSource) -> model.Credential:
     return TokenFile(name=auth.secret.file or "")
 
 
-CREDENTIALS: Final[Mapping[str, CompileCredential]] = MappingProxyType({"bearerFile": _token_file})
+def _aws(auth: Auth, secrets: SecretSource) -> AwsCredential:
+    def read(name: str, spec: Secret | None) -> str:
+        if spec is None:
+            return ""
+        given, secret = read_secret(spec, secrets, name)
+        if not _AWS_SECRET.fullmatch(secret):
+            raise FieldErrors((given, "names a secret that is empty or no part of a key of AWS"))
+        return secret.decode()
+
+    keys: AwsKeys | None = None
+    if auth.access_key_id is not None:
+        keys = AwsKeys(
+            access_key_id=read("accessKeyId", auth.access_key_id),
+            secret_access_key=read("secretAccessKey", auth.secret_access_key),
+            session_token=read("sessionToken", auth.session_token),
+        )
+    return AwsCredential(region=auth.region or "", service=auth.service or "bedrock", keys=keys)
+
+
+CREDENTIALS: Final[Mapping[str, CompileCredential]] = MappingProxyType({"bearerFile": _token_file, "aws": _aws})
 """By ``spec.auth.type``: the kinds that no static header can hold."""
 
 
@@ -79,10 +99,10 @@ def credential_of(auth: Auth | None, secrets: SecretSource) -> model.Credential 
     return None if auth is None or compile_credential is None else compile_credential(auth, secrets)
 
 
-def read_secret(spec: Secret, secrets: SecretSource) -> tuple[str, bytes]:
-    """The field that names the secret, for reasons, and what it holds."""
+def read_secret(spec: Secret, secrets: SecretSource, name: str = "secret") -> tuple[str, bytes]:
+    """The field that names the secret, for reasons, and what it holds. ``name`` is its place."""
     given = "env" if spec.env is not None else "file" if spec.file is not None else "secretRef"
-    field = f"spec.auth.secret.{given}"
+    field = f"spec.auth.{name}.{given}"
     try:
         if spec.secret_ref is not None:
             return field, secrets.ref(spec.secret_ref.name, spec.secret_ref.key)

@@ -181,6 +181,9 @@ class Settings(ClusterSettings):
     upstream_max_error_body_bytes: Size = _bytes(
         2**20, 1024, 2**26, "How much of a backend's error body is read before the connection is closed."
     )
+    aws_timeout_s: Duration = _seconds(
+        5, 0.1, 60, "Time for asking AWS for the keys of the gateway's role, where a backend is signed for with it."
+    )
     upstream_max_event_bytes: Size = _bytes(2**20, 1024, 2**26, "Largest single event of a backend's stream.")
 
     # Scenarios

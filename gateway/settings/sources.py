@@ -98,6 +98,11 @@ def kubernetes_service() -> tuple[str, str] | None:
     return (host, port) if host and port else None
 
 
+def variables_of(prefix: str) -> dict[str, str]:
+    """Those of the process environment that others give it, by how their names begin."""
+    return {name: value for name, value in os.environ.items() if name.startswith(prefix)}
+
+
 def unknown_names(sources: Iterable[Variables], fields: Mapping[str, FieldInfo]) -> tuple[str, ...]:
     """Names with the gateway's prefix that are no setting, no backend's secret and none of Kubernetes' own, sorted."""
     known = {environment_name(field) for field in fields}

@@ -21,7 +21,7 @@ from gateway.dialects.openai.errors import error_body
 from gateway.dialects.openai.reply import ReplyFacts, read_reply
 from gateway.dialects.openai.request import encode_chat_request
 from gateway.dialects.openai.stream import ChatStream
-from gateway.dialects.providers import RETRY_AFTER, translate_of
+from gateway.dialects.providers import FAILURES, RETRY_AFTER, translate_of
 from gateway.errors import AttemptFailed, InvalidRequest, Outcome
 from gateway.model import Backend, ChatRequest, Dialect, Plan
 from gateway.telemetry import Metrics, RequestRecord
@@ -29,7 +29,7 @@ from gateway.upstream.backends import CHAT_PATH, Backends, BackendState
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.echo import echo
 from gateway.upstream.limits import UpstreamLimits
-from gateway.upstream.outcomes import exhausted, failure_of_answer, header
+from gateway.upstream.outcomes import exhausted, failure_of_answer, header, retry_after_s
 from gateway.upstream.signing import SignerOf, no_signer
 from gateway.upstream.source import Source
 from gateway.upstream.translated import TranslatedSource
@@ -270,8 +270,8 @@ class Caller:
     ) -> Answer:
         """A status that is the caller's to see passes with its body; every other one fails the attempt."""
         status = source.status
-        if status not in _PASSED_THROUGH:
-            failure = failure_of_answer(source)
+        failure = _failure(source, backend)
+        if failure is not None:
             retry_after = RETRY_AFTER.get(backend.provider)
             if retry_after is not None and failure.retry_after_s is None and status in _ASK_TO_WAIT:
                 failure.retry_after_s = await self._told_wait_s(source, record, retry_after)
@@ -319,6 +319,16 @@ class Caller:
         finally:
             record.upstream_wait_s += monotonic() - started_at
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _failure(source: Source, backend: Backend) -> AttemptFailed | None:
+    """Which failure of the attempt an answer is; None where it is the caller's to see."""
+    read = FAILURES.get(backend.provider)
+    failure = None if read is None else read(source.status, source.headers)
+    if failure is not None:
+        failure.retry_after_s = retry_after_s(source)
+        return failure
+    return None if source.status in _PASSED_THROUGH else failure_of_answer(source)
 
 
 def _prepared(

@@ -19,7 +19,7 @@ import msgspec
 from gateway.dialects.openai.members import read_members, repeated
 from gateway.dialects.openai.usage import ABSENT
 from gateway.errors import InvalidRequest
-from gateway.model import OUTPUT_LIMITS, Backend, ChatRequest
+from gateway.model import OUTPUT_LIMITS, Backend, ChatRequest, Origin
 
 _T = TypeVar("_T")
 
@@ -260,16 +260,20 @@ def _stream_options(raw: msgspec.Raw | bytes | None) -> bytes:
     return b',"stream_options":' + _encode(options)
 
 
+def host_of(origin: Origin) -> str:
+    """The Host field of requests to ``origin``: its name, and its port where that is not the scheme's own."""
+    default_port = 443 if origin.scheme == "https" else 80
+    name = f"[{origin.host}]" if ":" in origin.host else origin.host  # an IPv6 address (RFC 3986, 3.2.2)
+    return name if origin.port == default_port else f"{name}:{origin.port}"
+
+
 def request_head(backend: Backend, path: str) -> bytes:
     """The constant part of the head of a POST to ``backend``: everything but trace, length and the empty line."""
     origin = backend.origin
     assert origin is not None, "a backend in process has no head"
-    default_port = 443 if origin.scheme == "https" else 80
-    name = f"[{origin.host}]" if ":" in origin.host else origin.host  # an IPv6 address (RFC 3986, 3.2.2)
-    host = name if origin.port == default_port else f"{name}:{origin.port}"
     lines = [
         f"POST {backend.path}{path} HTTP/1.1".encode(),
-        b"host: " + host.encode(),
+        b"host: " + host_of(origin).encode(),
         b"content-type: application/json",
         b"accept: application/json, text/event-stream",
         b"accept-encoding: identity",
