@@ -63,7 +63,7 @@ class ChatCompletions:
         reply = await self._pipeline.chat(call.head.credentials, call, read, record)
         try:
             if call.reading is not None and record.cache == "hit":
-                self._readings.keep(record.tenant, *call.reading)
+                self._readings.keep(record.tenant, *call.reading, record.started_at)
             if reply.stream is not None:
                 await send_stream(call, reply.status, reply.stream, self._headers(reply))
             elif not call.respond(reply.status, reply.body or b"", self._lines(reply)):
@@ -88,7 +88,8 @@ class ChatCompletions:
         return lines + reply.lines if reply.age_s is None else b"%bage: %d\r\n%b" % (lines, reply.age_s, reply.lines)
 
     def _read(self, call: Call, body: bytes) -> ChatRequest:
-        known = self._readings.find(call.record.tenant, body)
+        record = call.record
+        known = self._readings.find(record.tenant, body, record.started_at)
         if known is not None:
             return known
         request = read_chat_request(body, self.max_fields)
