@@ -76,7 +76,8 @@ _GEN_AI = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_mode
 TOKEN_USAGE = Spec(
     kind="histogram",
     name="gen_ai_client_token_usage",
-    help="Tokens of a call by type; cached input is part of the input.",
+    help="Tokens of a call by type; what of the input was read from a cache or written to one, and of the output was"
+    " reasoning, also by itself where there was any.",
     labels=(*_GEN_AI, "gen_ai_token_type"),
     bounds=TOKEN_BUCKETS,
 )
@@ -117,8 +118,14 @@ OVERHEAD = Spec(
 TOKENS = Spec(
     kind="counter",
     name="llm_gateway_tokens_total",
-    help="Tokens charged; cached_input is contained in input.",
+    help="Tokens charged; cached_input and cache_creation_input are contained in input, reasoning_output in output.",
     labels=("tenant", "scenario", "type"),
+)
+DROPPED_FIELDS = Spec(
+    kind="counter",
+    name="llm_gateway_dropped_fields_total",
+    help="Fields left out of requests because a backend cannot do what they ask for; other: of no known name.",
+    labels=("scenario", "field"),
 )
 COST = Spec(
     kind="counter",
@@ -379,7 +386,7 @@ SHADOW_COST = Spec(
 ACCUMULATED = (
     ANSWER_CHECKS,
     TOKEN_USAGE, REQUEST_DURATION, TIME_TO_FIRST_TOKEN, TIME_PER_OUTPUT_TOKEN, REQUESTS, FALLBACKS, INFLIGHT, OVERHEAD,
-    TOKENS,
+    TOKENS, DROPPED_FIELDS,
     COST, ATTEMPTS, BACKEND_INFLIGHT, BACKEND_QUEUED, QUEUE_WAIT, STREAM_ENDS, SCENARIO_FIRST_TOKEN,
     CONNECTION_REFUSALS, RELOAD_FAILURES, LOG_LINES_DROPPED, LIMIT_REJECTIONS, SHADOW_REJECTIONS, LIMIT_UTILIZATION,
     DEGRADED, LEASES_LOST, USAGE_EXPORT_LAG, USAGE_LOST, REDIS_SECONDS, REDIS_FAILURES, REDIS_UNAVAILABLE,

@@ -25,11 +25,13 @@ class _Attempt(msgspec.Struct, omit_defaults=True, gc=False):
     detail: str = ""
 
 
-class _Tokens(msgspec.Struct, gc=False):
+class _Tokens(msgspec.Struct, omit_defaults=True, gc=False):
     input: int
     cached: int
     output: int
     estimated: bool
+    cache_written: int = 0
+    reasoning: int = 0
 
 
 class _Bytes(msgspec.Struct, gc=False):
@@ -69,6 +71,7 @@ class _Line(msgspec.Struct, gc=False):
     client_ms: float
     queue_ms: float
     bytes: _Bytes
+    dropped: tuple[str, ...]
     client_ip: str
     detail: str
 
@@ -140,7 +143,14 @@ class AccessLog:
             record.stream_end_reason,
             None
             if usage is None
-            else _Tokens(usage.input_tokens, usage.cached_input_tokens, usage.output_tokens, usage.estimated),
+            else _Tokens(
+                usage.input_tokens,
+                usage.cached_input_tokens,
+                usage.output_tokens,
+                usage.estimated,
+                usage.cache_written_input_tokens,
+                usage.reasoning_tokens,
+            ),
             "%d.%09d" % divmod(cost, NANO_USD_PER_USD) if cost else "0.000000000",
             int(duration_s * 1e6) / 1e3,
             int(overhead_s * 1e6) / 1e3 if overhead_s > 0.0 else 0.0,
@@ -151,6 +161,7 @@ class AccessLog:
             int(client_s * 1e6) / 1e3,
             int(queue_s * 1e6) / 1e3 if queue_s else 0.0,
             _Bytes(record.bytes_in, record.bytes_out),
+            record.dropped_fields,
             record.client_ip,
             record.detail and record.detail[:DETAIL_MAX_CHARS],
         )

@@ -21,6 +21,7 @@ from gateway.clock import wall
 from gateway.model import Snapshot, Usage
 from gateway.telemetry import families
 from gateway.telemetry.load import LOAD, Load, load_of
+from gateway.telemetry.parts import count_dropped, count_parts, gen_ai
 from gateway.telemetry.record import RequestRecord
 from gateway.telemetry.series import Cell, HistogramCell, Histograms, Numbers, Words
 from gateway.telemetry.states import States
@@ -140,6 +141,8 @@ class Metrics:
             self._count_usage(series, record, record.usage)
         if record.stream:
             self._count_stream(series, record)
+        if record.dropped_fields:
+            count_dropped(self.numbers[families.DROPPED_FIELDS], record)
         if len(record.attempts) > 1 and any(outcome not in _GOOD_OUTCOMES for _, outcome, _, _ in record.attempts[:-1]):
             self._fallbacks.child(record.scenario).value += 1
 
@@ -311,6 +314,9 @@ class Metrics:
         cells.cost.value += record.cost_nano_usd
         if usage.cached_input_tokens:
             cells.cached_tokens.value += usage.cached_input_tokens
+        if usage.cached_input_tokens or usage.cache_written_input_tokens or usage.reasoning_tokens:
+            tenant = self._tenants.within(record.tenant)
+            count_parts(self.histograms[families.TOKEN_USAGE], self.numbers[families.TOKENS], tenant, record)
         cells.input_usage.observe(usage.input_tokens)
         cells.output_usage.observe(usage.output_tokens)
 
@@ -344,7 +350,7 @@ class Metrics:
         duration = None
         if record.provider:
             error = self._error_codes.within(record.error_code)
-            duration = self.histograms[families.REQUEST_DURATION].child(*_gen_ai(record), error)
+            duration = self.histograms[families.REQUEST_DURATION].child(*gen_ai(record), error)
         series = self._series[key] = _RequestSeries(requests, duration)
         return series
 
@@ -358,18 +364,13 @@ class Metrics:
             tokens.child(tenant, record.scenario, "output"),
             self.numbers[families.COST].child(tenant, record.scenario),
         )
-        labels = _gen_ai(record)
+        labels = gen_ai(record)
         return _UsageSeries(counters, (usage.child(*labels, "input"), usage.child(*labels, "output")))
 
     def _new_stream(self, record: RequestRecord) -> _StreamSeries:
-        labels = _gen_ai(record)
+        labels = gen_ai(record)
         return _StreamSeries(
             self.histograms[families.SCENARIO_FIRST_TOKEN].child(record.scenario),
             self.histograms[families.TIME_TO_FIRST_TOKEN].child(*labels),
             self.histograms[families.TIME_PER_OUTPUT_TOKEN].child(*labels),
         )
-
-
-def _gen_ai(record: RequestRecord) -> tuple[str, str, str, str]:
-    """Operation, provider, request model, response model: the attributes that the GenAI metrics share."""
-    return record.operation, record.provider, record.request_model or record.scenario, record.response_model

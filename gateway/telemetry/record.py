@@ -78,7 +78,8 @@ class RequestRecord(msgspec.Struct, kw_only=True, gc=False):
     bytes_in: int = 0
     bytes_out: int = 0
     dropped_fields: tuple[str, ...] = ()
-    """What a lenient scenario had left out because the backend cannot do it, by the fields of a chat request."""
+    """What was left out because the backend cannot do it, or must not be asked for it: places in the request, whose
+    names a caller may have chosen. No label is made of them."""
     detail: str = ""
     """For operators only."""
     client_ip: str = ""

@@ -127,3 +127,14 @@ def test_features_in_beta_are_asked_for(claude: ClaudeGateway) -> None:
     assert claude.upstream.requests[-1].header("anthropic-beta") == "context-1m-2025-08-07,code-2025"
     claude.api().complete(model="new", messages=MESSAGES)
     assert claude.upstream.requests[-1].header("anthropic-beta") is None
+
+
+def test_what_was_left_out_is_counted_and_logged(claude: ClaudeGateway) -> None:
+    """By the field's name in the metric, by its place in the line."""
+    asked: Any = {"role": "user", "content": "Hello", "name": "joe"}
+    claude.api().complete(model="lenient", messages=[asked], seed=1)
+    places = {"messages[0].name", "seed"}
+    claude.gateway.wait_for_log(lambda line: set(line["dropped"] if line["event"] == "request" else ()) == places)
+    for field in ("messages", "seed"):
+        shown = claude.gateway.metrics().value("llm_gateway_dropped_fields_total", scenario="lenient", field=field)
+        assert shown >= 1

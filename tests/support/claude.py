@@ -15,6 +15,13 @@ from tests.support.gateway import GatewayProcess
 from tests.support.openai_api import Api, Kind
 from tests.support.upstream import ScriptedUpstream
 
+PRICE = {
+    "inputPerMillion": "5",
+    "cachedInputPerMillion": "0.5",
+    "cacheWriteInputPerMillion": "6.25",
+    "outputPerMillion": "25",
+}
+
 
 class ClaudeGateway:
     """The gateway, the scripted Anthropic, and the official client."""
@@ -62,7 +69,7 @@ def claude_gateway() -> Iterator[ClaudeGateway]:
     key, claude = new_key(), Claude()
     with ScriptedUpstream(claude) as upstream, ScriptedUpstream() as other:
         documents = [
-            claude_backend("new", upstream.url, maxOutputTokens=8192),
+            claude_backend("new", upstream.url, maxOutputTokens=8192, price=PRICE),
             claude_backend(
                 "old", upstream.url, model=OLD_MODEL, maxOutputTokens=8192, anthropic={"thinking": "budget"}
             ),

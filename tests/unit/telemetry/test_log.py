@@ -79,6 +79,7 @@ def test_a_line_says_everything_about_a_request(log_of: LogOf) -> None:
         "queue_ms": 0.0,
         "client_ms": 50.0,
         "bytes": {"in": 250, "out": 900},
+        "dropped": [],
         "client_ip": "10.0.0.1",
         "detail": "note",
     }
@@ -114,6 +115,11 @@ def test_estimated_usage_is_marked(log_of: LogOf) -> None:
     """So that nobody bills it for reported."""
     line = log_of(record(usage=Usage(input_tokens=1, output_tokens=2, estimated=True)))
     assert line["tokens"] == {"input": 1, "cached": 0, "output": 2, "estimated": True}
+    line = log_of(
+        record(usage=Usage(input_tokens=9, cache_written_input_tokens=4, output_tokens=3, reasoning_tokens=2))
+    )
+    parts = {"cache_written": 4, "reasoning": 2}
+    assert line["tokens"] == {"input": 9, "cached": 0, "output": 3, "estimated": False} | parts
 
 
 def test_overhead_is_never_negative(log_of: LogOf) -> None:
