@@ -4,7 +4,8 @@ Invariant: arguments and replies are one MessagePack array each (the ``cmsgpack`
 each ``lua/*.lua`` says; a change of a layout changes both files. Numbers that a script passes on to a command unchanged
 go as decimal text, since some servers write round numbers of Lua as ``1e+08``.
 
-It sends nothing: the caller runs a script with the keys and arguments of the ``Invocation``.
+It sends nothing: the caller runs a script with the keys and arguments of the ``Invocation``, or with a ``ScriptCall``,
+which is the same packed at once.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from typing import Final
 import msgspec
 
 from gateway.limits.wire import (
+    ANSWER_VALUES,
     COUNT_MAX,
-    LEASE_CHARS,
     AdmitCall,
     AdmitReply,
+    AdmitRun,
     BoundLimit,
     Held,
     Invocation,
@@ -31,68 +33,74 @@ from gateway.limits.wire import (
     SettleOutcome,
     SettleReply,
     VoidOutcome,
+    count,
     levels_of,
 )
 from gateway.model import Usage
 from gateway.redis import names
-from gateway.redis.script import ScriptCall, script_call
+from gateway.redis.script import ScriptCall, bulk
 
 _DAY_S: Final = 86_400
+_SHORT, _LONG = 16, 65_536
+"""Arrays of MessagePack with fewer elements have a header of one byte, or of three; others of five
+(https://github.com/msgpack/msgpack/blob/master/spec.md)."""
 
 
-def encode_admit(call: AdmitCall, options: ScriptOptions) -> Invocation:
-    """For ``admit.lua``. Raises ValueError for a limit of cost without a price."""
-    kind = call.kind
-    return Invocation((kind.levels, kind.record(call.lease_id), *kind.slots), (admit_arguments(call, options),))
-
-
-def pack_admit(call: AdmitCall, options: ScriptOptions) -> ScriptCall:
-    """What ``encode_admit`` gives, packed at once: what is the same for each call of a kind is ready-made."""
-    kind, lease_id = call.kind, call.lease_id
-    if len(lease_id) != LEASE_CHARS:
-        return script_call(*encode_admit(call, options))
-    arguments = admit_arguments(call, options)
-    size = f"${len(arguments)}\r\n".encode()
-    packed = b"".join((kind.admit_head, lease_id.encode(), kind.admit_tail, size, arguments, b"\r\n"))
-    return ScriptCall(kind.admit_parts, packed, kind.levels)
-
-
-def admit_arguments(call: AdmitCall, options: ScriptOptions) -> bytes:
-    """The argument of ``admit.lua``. Raises ValueError for a limit of cost without a price."""
-    price, kind, cap, worst = call.price, call.kind, call.output_cap, call.worst_output
+def admit_values(call: AdmitCall) -> tuple[str | int, ...]:
+    """What ``admit.lua`` is told of one call. Raises ValueError for a limit of cost without a price."""
+    price, cap, worst = call.price, call.output_cap, call.worst_output
     if price is not None:
         input_price, output_price = price.dearest_input_nano_usd, price.output_nano_usd
-    elif kind.needs_price:
-        raise ValueError(f"a limit of cost needs a price: {kind.tenant}, backend {call.backend}")
+    elif call.kind.needs_price:
+        raise ValueError(f"a limit of cost needs a price: {call.kind.tenant}, backend {call.backend}")
     else:
         input_price = output_price = 0
-    return _pack(
-        (
-            call.lease_id,
-            kind.admission if kind.admission_for is options else kind.prepare(options, call.scenario),
-            call.backend,
-            call.text_bytes,
-            call.input_upper,
-            -1 if cap is None else cap if cap < COUNT_MAX else COUNT_MAX,
-            worst if cap is None or worst < cap else cap,
-            call.choices if call.choices > 1 else 1,
-            input_price if input_price < COUNT_MAX else COUNT_MAX,
-            output_price if output_price < COUNT_MAX else COUNT_MAX,
-        )
+    return (
+        call.lease_id,
+        call.text_bytes,
+        call.input_upper,
+        -1 if cap is None else cap if cap < COUNT_MAX else COUNT_MAX,
+        worst if cap is None or worst < cap else cap,
+        call.choices if call.choices > 1 else 1,
+        input_price if input_price < COUNT_MAX else COUNT_MAX,
+        output_price if output_price < COUNT_MAX else COUNT_MAX,
     )
 
 
-def decode_admit(call: AdmitCall, raw: bytes) -> AdmitReply:
-    """The reply of ``admit.lua``. Raises msgspec.DecodeError where it is none."""
-    reply: AdmitReply = _ADMITTED.decode(raw)
-    reply.kind = kind = call.kind
-    if not len(reply.remaining) == len(reply.reset_ms) == len(reply.used) == len(reply.windows) == len(kind.limits):
-        raise msgspec.DecodeError("levels of other limits than those of the call")
-    return reply
+def pack_admit(calls: Sequence[AdmitCall], values: Iterable[str | int], options: ScriptOptions) -> ScriptCall:
+    """For ``admit.lua``, for calls of one kind to one backend, at least one; ``values`` are those of all of them."""
+    first = calls[0]
+    kind, fixed = first.kind, (str(options.open_ms), options.slot_ms, first.scenario, options.first_output_tokens)
+    told = _told(kind, [len(calls), *fixed, first.backend, *values])
+    keys = 1 + len(kind.slots) + len(calls)
+    records = kind.records([each.lease_id for each in calls])
+    return ScriptCall(keys + 2, b"".join((bulk(b"%d" % keys), kind.fixed_keys, records, bulk(told))), kind.levels)
+
+
+def decode_admit(calls: Sequence[AdmitCall], raw: bytes) -> list[AdmitReply]:
+    """The reply of ``admit.lua``, call by call. Raises msgspec.DecodeError where it is none."""
+    run: AdmitRun = _ADMITTED.decode(raw)
+    kind, answers = calls[0].kind, run.answers
+    count = len(kind.limits)
+    width = ANSWER_VALUES + count
+    if len(answers) != width * len(calls) or not len(run.untils) == len(run.windows) == count:
+        raise msgspec.DecodeError("levels of other limits than those of the calls")
+    replies = []
+    for at in range(0, len(answers), width):
+        levels_at = at + ANSWER_VALUES
+        place, wait_ms, bound, input_estimate, output_estimate, shadowed = answers[at:levels_at]
+        used = answers[levels_at : at + width]
+        replies.append(
+            AdmitReply(kind, run, place, wait_ms, bound, input_estimate, output_estimate, shadowed or (), used)
+        )
+    return replies
 
 
 def encode_settle(calls: Sequence[SettleCall], options: ScriptOptions) -> Invocation:
-    """For ``settle.lua``, for calls of one kind that ended on one day, at least one; a repetition changes nothing."""
+    """For ``settle.lua``, for calls of one kind to one backend by one key that ended on one day, at least one.
+
+    A repetition changes nothing.
+    """
     kind = calls[0].kind
     records = [kind.record(call.lease_id) for call in calls]
     keys = (kind.levels, kind.usage(calls[0].ended_at), kind.events, *kind.slots, *records)
@@ -101,31 +109,36 @@ def encode_settle(calls: Sequence[SettleCall], options: ScriptOptions) -> Invoca
 
 def settle_arguments(calls: Sequence[SettleCall], options: ScriptOptions) -> bytes:
     """The argument of ``settle.lua``."""
-    ended: list[tuple[object, ...]] = []
+    first = calls[0]
+    lifetime_s, events_max = str(options.retention_s + _DAY_S), str(options.events_max)
+    values: list[str | int] = [len(calls), str(options.ended_ms), lifetime_s, events_max]
+    values += (first.key, first.scenario, first.backend)
     for call in calls:
         usage = call.usage or _NOTHING
-        ended.append(
-            (
-                call.lease_id,
-                call.admitted_ms,
-                usage.input_tokens,
-                usage.cached_input_tokens,
-                usage.output_tokens,
-                call.cost_nano if call.cost_nano < COUNT_MAX else COUNT_MAX,
-                1 if usage.estimated else 0,
-                1 if call.keep else 0,
-                call.key,
-                call.scenario,
-                call.backend,
-                call.status,
-                0 if call.usage is None or usage.estimated else call.text_bytes,
-                call.choices if call.choices > 1 else 1,
-                1 if call.cached else 0,
-                call.variant,
-            )
+        input_tokens, cached, output = usage.input_tokens, usage.cached_input_tokens, usage.output_tokens
+        cost = call.cost_nano
+        if input_tokens > COUNT_MAX or output > COUNT_MAX or cost > COUNT_MAX:
+            input_tokens, cached, output, cost = count(input_tokens), count(cached), count(output), count(cost)
+        values += (
+            call.lease_id,
+            call.admitted_ms,
+            input_tokens,
+            cached,
+            output,
+            cost,
+            str(input_tokens),
+            str(cached),
+            str(output),
+            str(cost),
+            str(call.status),
+            1 if usage.estimated else 0,
+            1 if call.keep else 0,
+            0 if call.usage is None or usage.estimated else call.text_bytes,
+            call.choices if call.choices > 1 else 1,
+            1 if call.cached else 0,
+            call.variant,
         )
-    lifetime_s, events_max = str(options.retention_s + _DAY_S), str(options.events_max)
-    return _pack((calls[0].kind.specs, str(options.ended_ms), lifetime_s, events_max, ended))
+    return _told(first.kind, values)
 
 
 def decode_settle(raw: bytes) -> SettleReply:
@@ -138,7 +151,7 @@ def decode_settle(raw: bytes) -> SettleReply:
 def encode_void(kind: LimitSet, lease_id: str, options: ScriptOptions) -> Invocation:
     """For ``void.lua``: undo an admit that may have been executed, or keep it from being so later."""
     keys = (kind.levels, kind.record(lease_id), *kind.slots)
-    return Invocation(keys, (_pack((lease_id, kind.specs, str(options.ended_ms))),))
+    return Invocation(keys, (_told(kind, [lease_id, str(options.ended_ms)]),))
 
 
 def decode_void(raw: bytes) -> VoidOutcome:
@@ -168,12 +181,12 @@ def decode_renew(held: Sequence[Held], raw: bytes) -> RenewReply:
 
 def encode_read(tenant: str, limits: tuple[BoundLimit, ...]) -> Invocation:
     """For ``levels.lua``: read levels, changing nothing."""
-    return _levels_invocation(tenant, limits, (0, _specs(limits)))
+    return _levels_invocation(tenant, limits, [0])
 
 
 def encode_reset(tenant: str, limits: tuple[BoundLimit, ...]) -> Invocation:
     """For ``levels.lua``: forget what was used of these limits, calls that still run included."""
-    return _levels_invocation(tenant, limits, (1, _specs(limits)))
+    return _levels_invocation(tenant, limits, [1])
 
 
 def encode_restore(
@@ -184,7 +197,7 @@ def encode_restore(
     ``epoch`` is a new random id, taken where the server has no levels at all.
     """
     used, windows = [level.used for level in levels], [level.window for level in levels]
-    return _levels_invocation(tenant, limits, (2, _specs(limits), used, windows, seen_ms, epoch))
+    return _levels_invocation(tenant, limits, [2, used, windows, seen_ms, epoch])
 
 
 def decode_levels(limits: tuple[BoundLimit, ...], raw: bytes) -> LevelsReply:
@@ -222,7 +235,7 @@ class _Levels(msgspec.Struct, array_like=True, frozen=True):
 
 
 _pack: Final = msgspec.msgpack.Encoder().encode
-_ADMITTED: Final = msgspec.msgpack.Decoder(AdmitReply)
+_ADMITTED: Final = msgspec.msgpack.Decoder(AdmitRun)
 _SETTLED: Final = msgspec.msgpack.Decoder(_Settled)
 _ENDED: Final = msgspec.msgpack.Decoder(_Ended)
 _RENEWED: Final = msgspec.msgpack.Decoder(_Renewed)
@@ -230,14 +243,16 @@ _LEVELS: Final = msgspec.msgpack.Decoder(_Levels)
 _NOTHING: Final = Usage()
 
 
-def _specs(limits: Iterable[BoundLimit]) -> list[msgspec.Raw]:
-    return [bound.spec for bound in limits]
+def _told(kind: LimitSet, values: Sequence[object]) -> bytes:
+    """What a script is told: the limits, then ``values``, in one array that says its length in four bytes.
+
+    A script reads it value by value from behind that header.
+    """
+    packed = _pack(values)
+    header = 1 if len(values) < _SHORT else 3 if len(values) < _LONG else 5  # the array's own
+    return b"\xdd%b%b%b" % ((kind.specs_values + len(values)).to_bytes(4, "big"), kind.specs, packed[header:])
 
 
-def _slots(tenant: str, limits: Iterable[BoundLimit]) -> list[bytes]:
-    return [names.slots(tenant, bound.id) for bound in limits if bound.limit.unit == "concurrency"]
-
-
-def _levels_invocation(tenant: str, limits: Iterable[BoundLimit], arguments: tuple[object, ...]) -> Invocation:
-    keys = (names.levels(tenant), *_slots(tenant, limits))
-    return Invocation(keys, (msgspec.msgpack.encode(arguments),))
+def _levels_invocation(tenant: str, limits: tuple[BoundLimit, ...], values: list[object]) -> Invocation:
+    kind = LimitSet(tenant, limits)
+    return Invocation((kind.levels, *kind.slots), (_told(kind, values),))

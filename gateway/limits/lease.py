@@ -147,17 +147,17 @@ class AdmittedLease(CountedLease):
         reply = self.reply
         if reply is None:
             return DEGRADED_LINES
-        remaining, reset_ms = reply.remaining, reply.reset_ms
+        used = reply.used
         text = ""
-        for places, heads, middle in self.bound.lines:
-            tightest = places[0]
-            left = remaining[tightest]
-            for place in places:
-                if remaining[place] < left:
-                    tightest, left = place, remaining[place]
-            reset = reset_ms[tightest]
+        for shown, middle in self.bound.lines:
+            place, head, capacity = shown[0]
+            left = capacity - used[place]
+            for other, other_head, other_capacity in shown[1:]:
+                if other_capacity - used[other] < left:
+                    place, head, left = other, other_head, other_capacity - used[other]
+            reset = reply.reset_ms(place)
             until = f"{reset}ms" if reset < 1000 else duration(reset)
-            text += f"{heads[tightest]}{left if left > 0 else 0}{middle}{until}\r\n"
+            text += f"{head}{left if left > 0 else 0}{middle}{until}\r\n"
         return text.encode()
 
     def bounded(self, estimate: Usage) -> Usage:
@@ -180,5 +180,5 @@ def headers_of(bound: Bound, reply: AdmitReply) -> Headers:
     for unit, places in bound.shown:
         place = min(places, key=remaining.__getitem__)
         capacity, left = bound.kind.capacities[place], remaining[place]
-        fields += level_headers(unit, capacity, left if left > 0 else 0, reply.reset_ms[place])
+        fields += level_headers(unit, capacity, left if left > 0 else 0, reply.reset_ms(place))
     return fields

@@ -23,7 +23,6 @@ import msgspec
 from gateway.clock import monotonic, wall
 from gateway.errors import RedisFailure, RedisRefused, RedisUnavailable
 from gateway.limits.binding import Bindings, Bound, Gauges, Standing
-from gateway.limits.codec import decode_admit, pack_admit
 from gateway.limits.estimates import INPUT_UPPER_MAX, InputConstants, dearest, measure_input, worst_output
 from gateway.limits.lease import AdmittedLease, CountedLease, End, Lease, headers_of
 from gateway.limits.local import LocalLimits, Need, Shortage
@@ -84,7 +83,7 @@ class Limiter:
         """The limits of a call; None where nothing limits it."""
         self.shared = Shared(lane, scripts, options, observer)
         self._local = LocalLimits(self.shared.seen.seen, self.shared.slots.count)
-        self._admit_script = None if scripts is None else scripts.admit
+        self._admissions = self.shared.admissions
         self._prefix = secrets.token_hex(8)
         self._count = 0
         self._told: set[str] = set()
@@ -110,33 +109,27 @@ class Limiter:
 
         Raises RateLimited, BudgetExceeded, LimitsUnavailable.
         """
-        lane, script = self._lane, self._admit_script
-        if bound.standing is not None and lane is not None and lane.available:
+        lane, admissions = self._lane, self._admissions
+        available = lane is not None and lane.available
+        if bound.standing is not None and available:
             self._refuse_again(bound, bound.standing, plan, request)
         call = self._call_of(bound, plan, request)
-        if lane is None or script is None or not lane.available:
-            return self._without_redis(bound, call)
         shared = self.shared
-        if bound.goes_on_alone and bound.tenant in shared.behind:
+        if admissions is None or not available or (bound.goes_on_alone and bound.tenant in shared.behind):
             return self._without_redis(bound, call)
         if shared.seen.lost:
             shared.restore(bound.tenant)
-        packed = pack_admit(call, self._options.scripts)
         try:
-            reply = decode_admit(call, await lane.call(script, packed))
+            reply = await admissions.ask(bound, call)
         except RedisUnavailable:
             return self._without_redis(bound, call)
         except RedisFailure as failure:
             if isinstance(failure, RedisRefused):
                 self._tell_once(failure.text)
-            self.shared.void(call)
-            return self._without_redis(bound, self._renamed(call))
-        except (msgspec.MsgspecError, TypeError, ValueError) as error:
-            self._tell_once(f"an answer that cannot be read: {error}")
-            self.shared.void(call)
+            shared.void(call)
             return self._without_redis(bound, self._renamed(call))
         except BaseException:  # the caller left while it waited: nobody will use what may have been taken
-            self.shared.void(call)
+            shared.void(call)
             raise
         return self._decided(bound, call, reply)
 
@@ -171,7 +164,7 @@ class Limiter:
 
     def _lease_id(self) -> str:
         self._count += 1
-        return f"{self._prefix}{self._count:010x}"  # of LEASE_CHARS
+        return f"{self._prefix}{self._count:010x}"
 
     def _renamed(self, call: AdmitCall) -> AdmitCall:
         return msgspec.structs.replace(call, lease_id=self._lease_id())
@@ -179,14 +172,13 @@ class Limiter:
     # With Redis
 
     def _decided(self, bound: Bound, call: AdmitCall, reply: AdmitReply) -> AdmittedLease:
-        self.shared.heard(bound, reply)
         if reply.shadowed_places:
             self._count_shadowed(bound, reply)
-        if reply.status != 1:
+        if reply.refused_place:
             raise self._refused(bound, call, reply)
         lease = AdmittedLease(bound, call, self._ended)
         lease.reply = reply
-        lease.admitted_ms = reply.now_ms
+        lease.admitted_ms = reply.shared.now_ms
         if reply.output_bound >= 0:
             lease.output_limit = reply.output_bound
         if bound.slots:

@@ -12,11 +12,11 @@ from gateway.model import Frozen
 from gateway.redis.script import Script
 
 PARTS: Final = {
-    "admit": ("head", "bucket", "refill", "window", "admit"),
-    "settle": ("head", "bucket", "window", "correct", "settle"),
-    "void": ("head", "bucket", "correct", "void"),
+    "admit": ("head", "limits", "bucket", "refill", "window", "admit"),
+    "settle": ("head", "limits", "bucket", "window", "bounded", "settle"),
+    "void": ("head", "limits", "bucket", "bounded", "void"),
     "renew": ("head", "renew"),
-    "levels": ("head", "bucket", "refill", "window", "levels"),
+    "levels": ("head", "limits", "bucket", "refill", "window", "levels"),
 }
 """The files that each script is put together from, in order."""
 

@@ -81,7 +81,7 @@ class SeenLevels:
         known = self._levels
         for bound, (at_s, reply) in sorted(self._fresh.items(), key=lambda item: item[1][0]):
             for key, limit, level in zip(bound.seen_keys, bound.limits, reply.levels, strict=True):
-                known[key] = SeenLevel(limit, level, reply.now_ms, at_s)
+                known[key] = SeenLevel(limit, level, reply.shared.now_ms, at_s)
         self._fresh.clear()
         while len(known) > LEVELS_MAX:
             del known[next(iter(known))]

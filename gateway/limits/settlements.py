@@ -1,6 +1,6 @@
 """What has to reach the shared levels and may come late: ends of calls, and undone admissions.
 
-Calls of one kind that end in one turn of the event loop are told together. Invariants: each is applied once, however
+Calls that are alike and end in one turn of the event loop are told together. Invariants: each is applied once, however
 often it has to be sent, since the scripts know a lease that has ended; none waits in front of a request; what ends in a
 turn is told before anything that is asked in a later one; the queue is bounded in length and age, and what is given up
 is counted. A tenant is behind as long as an end waits here that the server certainly does not know of: its levels there
@@ -24,7 +24,8 @@ from gateway.model import Frozen
 if TYPE_CHECKING:
     from gateway.limits.scripts import LimitScripts
     from gateway.limits.wire import LimitSet, ScriptOptions, SettleCall
-    from gateway.redis.script import Script, ScriptCall
+    from gateway.redis.command import Gathering
+    from gateway.redis.script import Script
 
 _FLUSHED_TOGETHER = 200
 _DAY_S = 86_400
@@ -32,6 +33,9 @@ _SETTLED_TOGETHER = 32  # a script runs alone: what is told in one go must not k
 _LOOK_AGAIN_S = 0.05  # for Redis to be back, while the process ends
 
 _log = logging.getLogger("gateway.limits")
+
+_Like = tuple["LimitSet", str, str, str]
+"""What calls have in common that are told together: their kind, key, scenario and backend."""
 
 
 class LaneLike(Protocol):
@@ -44,8 +48,8 @@ class LaneLike(Protocol):
     def run(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> asyncio.Future[Any]:
         """Run a script."""
 
-    def call(self, script: Script, call: ScriptCall) -> asyncio.Future[Any]:
-        """Run a script whose keys and arguments are packed."""
+    def gather(self, script: Script, key: bytes, gathering: Gathering) -> None:
+        """Run a script whose keys and arguments are asked for when they are written."""
 
     def send(self, *parts: bytes | str | int) -> asyncio.Future[Any]:
         """Send a command."""
@@ -65,7 +69,7 @@ class QueueBounds(Frozen, frozen=True):
 
 
 class _Entry:
-    """Something to tell: ends of calls of one kind and day, or, with ``void``, one admission that is undone."""
+    """Something to tell: ends of calls that are alike, of one day, or, with ``void``, one admission that is undone."""
 
     __slots__ = ("calls", "day_ends_at", "due_s", "is_untold", "kind", "void")
 
@@ -105,7 +109,7 @@ class Settlements:
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Entry] = deque()
         self._count = 0  # calls that the entries in ``_waiting`` tell of
-        self._ending: dict[LimitSet, _Entry] = {}  # of this turn of the loop
+        self._ending: dict[_Like, _Entry] = {}  # of this turn of the loop
         self._sent: dict[asyncio.Future[Any], _Entry] = {}
         self.behind: dict[str, int] = {}  # by tenant: how many entries wait that the server cannot have had
 
@@ -121,12 +125,13 @@ class Settlements:
             due_s = monotonic() + self._bounds.age_max_s
             self._keep(_Entry(kind, [call], "", due_s), is_untold=True)
             return
-        entry = self._ending.get(kind)
+        like = (kind, call.key, call.scenario, call.backend)
+        entry = self._ending.get(like)
         if entry is None:
-            self._begin(kind, call)
+            self._begin(like, call)
         elif len(entry.calls) == _SETTLED_TOGETHER or call.ended_at >= entry.day_ends_at:
-            self._tell(self._ending.pop(kind))
-            self._begin(kind, call)
+            self._tell(self._ending.pop(like))
+            self._begin(like, call)
         else:
             entry.calls.append(call)
 
@@ -165,10 +170,10 @@ class Settlements:
             self._waiting.clear()
             self._count = 0
 
-    def _begin(self, kind: LimitSet, call: SettleCall) -> None:
+    def _begin(self, like: _Like, call: SettleCall) -> None:
         if not self._ending:
             self._loop.call_soon(self._end_turn)
-        self._ending[kind] = _Entry(kind, [call], "", monotonic() + self._bounds.age_max_s)
+        self._ending[like] = _Entry(call.kind, [call], "", monotonic() + self._bounds.age_max_s)
 
     def _end_turn(self) -> None:
         """Tell of what has ended since the last turn of the loop."""

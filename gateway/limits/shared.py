@@ -1,8 +1,8 @@
-"""What this process shares with the others through Redis besides admissions: ends, slots, levels, who is alive.
+"""What this process shares with the others through Redis: admissions, ends, slots, levels, who is alive.
 
-One background task does it all: it renews slots, announces this process, sends again what was not answered and restores
-levels after a loss of data. Invariants: nothing here makes a request wait; a change of Redis' state is one log line;
-where a server may have lost what a tenant used, what was seen of it is sent there before the tenant's next admission.
+One background task renews slots, announces this process, sends again what was not answered and restores levels after a
+loss of data. Invariants: nothing but an admission makes a request wait; a change of Redis' state is one log line; where
+a server may have lost what a tenant used, what was seen of it is sent there before the tenant's next admission.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gateway.clock import monotonic, wall
 from gateway.errors import RedisFailure, RedisRefused
+from gateway.limits.admissions import Admissions
 from gateway.limits.codec import decode_levels, decode_renew, encode_renew, encode_restore
 from gateway.limits.replicas import ANNOUNCE_S, Replicas
 from gateway.limits.seen import Restore, SeenLevels
@@ -59,10 +60,12 @@ class Shared:
         self._wake = asyncio.Event()
         self._is_available = True
         self._renew_due = 0.0
+        self.admissions: Admissions | None = None
         self._settlements: Settlements | None = None
         self.behind: Container[str] = ()  # tenants of whose calls that were let in without Redis it is yet to be told
         if lane is not None:
             assert scripts is not None, "a lane needs the scripts that it runs"
+            self.admissions = Admissions(lane, scripts.admit, options.scripts, self._heard)
             self._settlements = Settlements(
                 lane, (scripts, options.scripts), options.queue, self._epoch, observer.leases_lost
             )
@@ -82,14 +85,14 @@ class Shared:
         if self._settlements is not None:
             self._settlements.void(call.kind, call.lease_id)
 
-    def heard(self, bound: Bound, reply: AdmitReply) -> None:
-        """An admission was answered."""
-        seen = self.seen
-        if seen.epochs.get(bound.tenant) != reply.epoch:
-            self._epoch(bound.tenant, reply.epoch)
+    def _heard(self, bound: Bound, reply: AdmitReply) -> None:
+        """Admissions were answered, the last of them by this."""
+        seen, shared = self.seen, reply.shared
+        if seen.epochs.get(bound.tenant) != shared.epoch:
+            self._epoch(bound.tenant, shared.epoch)
         seen.remember(bound, reply, wall())
-        if reply.expired:
-            self._observer.leases_lost(reply.expired)
+        if shared.expired:
+            self._observer.leases_lost(shared.expired)
 
     def restore(self, tenant: str) -> list[asyncio.Future[Any]]:
         """Send what a tenant used and holds to a server that may have lost it, in front of whatever is sent next."""
@@ -103,6 +106,8 @@ class Shared:
             future = lane.run(scripts.levels, invocation.keys, invocation.args)
             future.add_done_callback(partial(self._restored, restore))
             sent.append(future)
+        if sent and self.admissions is not None:
+            self.admissions.begin_anew()
         return sent + [self._send_renewal(lane, scripts, tenant, held) for held in self.slots.held(tenant)]
 
     async def run(self) -> None:

@@ -11,8 +11,8 @@ It holds values only: nothing here is sent, nothing knows the clock.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
-from typing import Final, Literal, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -27,8 +27,8 @@ COUNT_MAX: Final = 2**53 - 1
 GENERATIONS: Final = 1024
 """A window's number is ``period number x GENERATIONS + resets of the limit``."""
 
-LEASE_CHARS: Final = 26
-"""Length of a lease's id as this version makes them; any other is as good."""
+SPEC_VALUES: Final = 7
+"""What the scripts are told of a limit: field, kind, unit, amount, capacity, period in ms, 1 where it is a shadow."""
 
 PERIODS_MS: Final = {"second": 1_000, "minute": 60_000, "hour": 3_600_000}
 """The periods of rates."""
@@ -54,13 +54,14 @@ class BoundLimit(Frozen, frozen=True):
 
     id: str
     limit: Limit
-    spec: msgspec.Raw = msgspec.Raw()  # made here: what the scripts need of it
+    spec: bytes = b""  # made here: the ``SPEC_VALUES`` values that the scripts need of it, packed one after the other
     capacity: int = 0  # made here: what a fresh limit admits at once, the burst of a rate, else the amount
 
     def __post_init__(self) -> None:
         limit = self.limit
         capacity = limit.burst if limit.burst is not None and limit.per in PERIODS_MS else limit.amount
-        msgspec.structs.force_setattr(self, "spec", msgspec.Raw(msgspec.msgpack.encode(_spec(self.id, limit))))
+        packed = msgspec.msgpack.encode(_spec(self.id, limit))[1:]  # the header of so few values is one byte
+        msgspec.structs.force_setattr(self, "spec", packed)
         msgspec.structs.force_setattr(self, "capacity", capacity)
 
 
@@ -69,20 +70,19 @@ class LimitSet:
 
     __slots__ = (
         "_day",
+        "_record_bytes",
         "_record_prefix",
         "_usage",
-        "admission",
-        "admission_for",
-        "admit_head",
-        "admit_parts",
-        "admit_tail",
         "capacities",
         "events",
+        "fixed_keys",
         "levels",
         "limits",
         "needs_price",
+        "refills",
         "slots",
         "specs",
+        "specs_values",
         "tenant",
     )
 
@@ -91,19 +91,17 @@ class LimitSet:
         self.limits = limits
         self.levels = names.levels(tenant)
         self._record_prefix = names.lease(tenant, "").decode()
+        self._record_bytes = len(self._record_prefix)
         self.slots = tuple(names.slots(tenant, each.id) for each in limits if each.limit.unit == "concurrency")
-        # A call of ``admit.lua`` up to its lease, of the usual length, and from there to its argument.
-        record_bytes = len(self._record_prefix) + LEASE_CHARS
-        head = bulk(b"%d" % (2 + len(self.slots))) + bulk(self.levels)
-        self.admit_head = head + b"$%d\r\n" % record_bytes + self._record_prefix.encode()
-        self.admit_tail = b"\r\n" + b"".join([bulk(each) for each in self.slots])
-        self.admit_parts = 4 + len(self.slots)
-        self.specs = [each.spec for each in limits]
+        self.fixed_keys = b"".join([bulk(each) for each in (self.levels, *self.slots)])
+        # What every script is told first: the number of limits, and of each its values.
+        self.specs = msgspec.msgpack.encode(len(limits)) + b"".join([each.spec for each in limits])
+        self.specs_values = 1 + SPEC_VALUES * len(limits)
         self.needs_price = any(each.limit.unit == "cost" for each in limits)
         self.capacities = tuple(each.capacity for each in limits)
+        # Of a rate the tokens per period and its ms; None for what is not refilled.
+        self.refills = tuple([_refill(each.limit) for each in limits])
         self.events = names.events(tenant)
-        self.admission = msgspec.Raw()
-        self.admission_for: ScriptOptions | None = None
         self._day = -1  # since the epoch, of ``_usage``
         self._usage = b""
 
@@ -111,12 +109,10 @@ class LimitSet:
         """The key of a lease's record."""
         return f"{self._record_prefix}{lease_id}".encode()
 
-    def prepare(self, options: ScriptOptions, scenario: str) -> msgspec.Raw:
-        """Make ``admission``: what ``admit.lua`` is told of every call of this kind, which is of one scenario."""
-        fixed = (self.specs, str(options.open_ms), options.slot_ms, scenario, options.first_output_tokens)
-        self.admission_for = options
-        self.admission = msgspec.Raw(msgspec.msgpack.encode(fixed))
-        return self.admission
+    def records(self, lease_ids: Iterable[str]) -> bytes:
+        """The same of many, as parts of a command."""
+        prefix, size = self._record_prefix, self._record_bytes
+        return "".join([f"${size + len(each)}\r\n{prefix}{each}\r\n" for each in lease_ids]).encode()
 
     def usage(self, at: float) -> bytes:
         """The key of the day's usage at a time (Unix seconds)."""
@@ -178,43 +174,54 @@ class Level(msgspec.Struct, frozen=True):
     window: int
 
 
-class AdmitReply(msgspec.Struct, array_like=True):
-    """The answer to an AdmitCall, as ``admit.lua`` lists it; ``kind`` is that of the call.
+class AdmitRun(msgspec.Struct, array_like=True, frozen=True):
+    """What one run of ``admit.lua`` answers, as it lists it.
 
-    ``status`` is 1 where the call is admitted, 0 where it is refused, and 2 where the lease was voided or used before.
-    ``refused_place`` counts from 1 and is that of the limit that will refuse longest, for ``retry_after_ms``; 0: none.
-    ``output_bound`` is the most tokens of one choice and must be sent upstream; below 0: there is none.
-    ``shadowed_places`` are those of shadow limits that would have refused. ``input_estimate`` and ``output_estimate``
-    are the tokens expected of the whole call. ``expired`` counts slots that nobody renewed. ``epoch`` is that of the
-    tenant's levels, as in all replies; empty where the server keeps none. ``windows`` to ``used`` are the parts of the
-    levels, in the order of the limits; ``remaining`` may be below zero.
+    ``epoch`` is that of the tenant's levels, as in all replies; empty where the server keeps none. ``expired`` counts
+    slots that nobody renewed. ``answers`` are those of the calls, without a break between them: ``ANSWER_VALUES`` each,
+    and then what is used of each limit.
     """
 
-    status: int
     epoch: str
     now_ms: int
+    expired: int
+    windows: tuple[int, ...]
+    untils: tuple[int, ...]
+    answers: list[Any]
+
+
+ANSWER_VALUES: Final = 6
+
+
+class AdmitReply(msgspec.Struct):
+    """The answer to an AdmitCall; ``kind`` is that of the call, ``shared`` what it has in common with others.
+
+    ``refused_place`` is 0 where the call is admitted, else that of the limit that will refuse longest, for
+    ``retry_after_ms``, counted from 1; -1 where the lease was voided or used before.
+    ``output_bound`` is the most tokens of one choice and must be sent upstream; below 0: there is none.
+    ``shadowed_places`` are those of shadow limits that would have refused. ``input_estimate`` and ``output_estimate``
+    are the tokens expected of the whole call. ``used`` is what is in use of each limit now, in their order.
+    """
+
+    kind: LimitSet
+    shared: AdmitRun
     refused_place: int
     retry_after_ms: int
     output_bound: int
     input_estimate: int
     output_estimate: int
-    expired: int
     shadowed_places: tuple[int, ...]
-    windows: tuple[int, ...]
-    remaining: tuple[int, ...]
-    reset_ms: tuple[int, ...]
-    used: tuple[int, ...]
-    kind: LimitSet | None = None
+    used: Sequence[int]
 
     @property
     def admitted(self) -> bool:
         """Whether the call may run."""
-        return self.status == 1
+        return self.refused_place == 0
 
     @property
     def refused(self) -> BoundLimit | None:
         """The limit that will refuse longest; None without ``admitted``: the lease was voided or used before."""
-        return self._limits[self.refused_place - 1] if self.refused_place else None
+        return self.kind.limits[self.refused_place - 1] if self.refused_place > 0 else None
 
     @property
     def output_limit(self) -> int | None:
@@ -224,17 +231,26 @@ class AdmitReply(msgspec.Struct, array_like=True):
     @property
     def shadowed(self) -> tuple[str, ...]:
         """The ids of shadow limits that would have refused."""
-        return tuple([self._limits[place - 1].id for place in self.shadowed_places])
+        return tuple([self.kind.limits[place - 1].id for place in self.shadowed_places])
+
+    @property
+    def remaining(self) -> tuple[int, ...]:
+        """What is left of each limit; below zero where there is debt."""
+        return tuple([capacity - used for capacity, used in zip(self.kind.capacities, self.used, strict=True)])
+
+    def reset_ms(self, place: int) -> int:
+        """When the bucket of a limit is full or its window turns, in ms; 0 for concurrency. Its first place is 0."""
+        refill, until = self.kind.refills[place], self.shared.untils[place]
+        if refill is None:
+            return until
+        used, (amount, period_ms) = self.used[place], refill
+        return -((until - used * period_ms) // amount) if used > 0 else 0
 
     @property
     def levels(self) -> tuple[Level, ...]:
         """The levels, made anew each time: few calls ever look at them."""
-        capacities = [bound.capacity for bound in self._limits]
-        return levels_of(capacities, self.remaining, self.reset_ms, self.used, self.windows)
-
-    @property
-    def _limits(self) -> tuple[BoundLimit, ...]:
-        return () if self.kind is None else self.kind.limits
+        resets = [self.reset_ms(place) for place in range(len(self.used))]
+        return levels_of(self.kind.capacities, self.remaining, resets, self.used, self.shared.windows)
 
 
 def levels_of(
@@ -337,6 +353,11 @@ def _kind(limit: Limit) -> int:
     if limit.per is None:
         return _KIND_CONCURRENCY
     return {"day": _KIND_DAY, "month": _KIND_MONTH}.get(limit.per, _KIND_RATE)
+
+
+def _refill(limit: Limit) -> tuple[int, int] | None:
+    period_ms = PERIODS_MS.get(limit.per or "")
+    return None if period_ms is None else (limit.amount, period_ms)
 
 
 def _spec(limit_id: str, limit: Limit) -> tuple[str | int, ...]:

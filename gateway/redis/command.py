@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hiredis import pack_command
 
@@ -58,7 +58,17 @@ class Command:
         self.future = future
         self.packed = packed
 
-    def fail(self, failure: Exception) -> None:
+    def sealed(self) -> bytes:
+        """Its bytes, which are written now."""
+        return self.packed
+
+    def take(self, answer: Any) -> None:
+        """Give its future the answer, if it still waits."""
+        future = self.future
+        if not future.done():
+            future.set_result(answer)
+
+    def fail(self, failure: RedisFailure) -> None:
         """Give its future a failure, if it still waits. One that nobody reads is no news, so none is reported."""
         future = self.future
         if not future.done():
@@ -71,6 +81,51 @@ class Command:
         assert self.call is not None
         self.packed = self.script.by_source(self.call)
         self.script = None
+
+
+class Gathering(Protocol):
+    """A call of a script to which more may be added until it is written; told at once of what became of it, once."""
+
+    def written(self) -> ScriptCall:
+        """All of it; nothing can be added any more. Must not raise."""
+
+    def answered(self, answer: Any) -> None:
+        """It was answered. Must not raise."""
+
+    def failed(self, failure: RedisFailure) -> None:
+        """It failed, maybe before it was written. Must not raise."""
+
+
+class GatheredCommand(Command):
+    """A call of a script that grows until it is written, and whose answer goes to who gathers in the turn it comes in.
+
+    Its future is done when it is, and has no result of its own.
+    """
+
+    def __init__(self, future: asyncio.Future[Any], script: Script, gathering: Gathering) -> None:
+        super().__init__(future, b"")
+        self.script = script
+        self._gathering = gathering
+
+    def sealed(self) -> bytes:
+        """See Command."""
+        if self.call is None:
+            self.call = self._gathering.written()
+            if self.script is not None:
+                self.packed = self.script.by_digest(self.call)
+        return self.packed
+
+    def take(self, answer: Any) -> None:
+        """See Command."""
+        if not self.future.done():
+            self.future.set_result(None)
+            self._gathering.answered(answer)
+
+    def fail(self, failure: RedisFailure) -> None:
+        """See Command."""
+        if not self.future.done():
+            self.future.set_result(None)
+            self._gathering.failed(failure)
 
 
 def pack(*parts: bytes | str | int) -> bytes:

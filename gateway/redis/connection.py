@@ -124,8 +124,8 @@ class Connection(asyncio.Protocol):
                 command = pending.popleft()
                 if type(reply) is ErrorReply:
                     self._owner.refused(command, reply)
-                elif not command.future.done():
-                    command.future.set_result(reply)
+                else:
+                    command.take(reply)
                 if oldest is None and not command.expired:
                     oldest = command
         except ErrorReply as error:
@@ -153,7 +153,7 @@ class Connection(asyncio.Protocol):
                 pieces.append(load.packed)
             command.due = command.due or due  # one that is sent again keeps its first
             pending.append(command)
-            pieces.append(command.packed)
+            pieces.append(command.sealed())
         if pieces:
             self._transport.write(b"".join(pieces))
             if self._timer is None and not self._is_checking:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gateway.redis.cluster import ClusterRoute
-from gateway.redis.command import Command, pack
+from gateway.redis.command import Command, GatheredCommand, pack
 from gateway.redis.dial import Dialer
 from gateway.redis.link import Destination, Link, LinkEvents
 from gateway.redis.observer import NoObserver, Notice, Observer
@@ -25,8 +25,9 @@ from gateway.redis.script import script_call
 from gateway.redis.sentinel import SentinelDestination
 
 if TYPE_CHECKING:
+    from gateway.redis.command import Gathering
     from gateway.redis.config import RedisConfig
-    from gateway.redis.script import Script, ScriptCall
+    from gateway.redis.script import Script
 
 
 class RedisLane:
@@ -93,10 +94,7 @@ class RedisLane:
 
     def run(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> asyncio.Future[Any]:
         """Run a script with at least one key; like ``send``. The source is sent along where the server lacks it."""
-        return self.call(script, script_call(keys, args))
-
-    def call(self, script: Script, call: ScriptCall) -> asyncio.Future[Any]:
-        """Run a script whose keys and arguments are packed; like ``run``."""
+        call = script_call(keys, args)
         future: asyncio.Future[Any] = self._loop.create_future()
         command = Command(future, script.by_digest(call))
         command.script, command.call = script, call
@@ -105,6 +103,17 @@ class RedisLane:
         else:
             self._cluster.submit(command, (call.key,))
         return future
+
+    def gather(self, script: Script, key: bytes, gathering: Gathering) -> None:
+        """Run a script whose keys and arguments are asked for when they are written, ``key`` being one of the keys.
+
+        Its place among the commands of this tick is that of this call.
+        """
+        command = GatheredCommand(self._loop.create_future(), script, gathering)
+        if self._cluster is None:
+            self._link.submit(command)
+        else:
+            self._cluster.submit(command, (key,))
 
     def _changed(self, _: bool) -> None:
         is_available = self.available

@@ -141,6 +141,7 @@ class Link:
             return
         due = monotonic() + self._config.deadline_s
         for command in self._queue:
+            command.sealed()  # what is gathered is of one tick, also where it has to wait
             command.due = command.due or due
         if self._queue_timer is None and self._queue:
             self._queue_timer = self._loop.call_later(self._config.deadline_s, self._expire_queue)

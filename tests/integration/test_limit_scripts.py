@@ -246,7 +246,7 @@ def test_a_slot_that_nobody_renews_expires(server: LimitServer) -> None:
     assert not server.admit("b", [one]).admitted
     server.advance(1)
     reply = server.admit("c", [one])
-    assert (reply.admitted, reply.expired) == (True, 1)
+    assert (reply.admitted, reply.shared.expired) == (True, 1)
 
 
 # All or none
@@ -279,7 +279,7 @@ def test_the_longest_refusal_is_named(server: LimitServer) -> None:
 
 def test_a_refusal_on_an_empty_server_makes_no_epoch(server: LimitServer) -> None:
     """A refusal writes nothing, so it has no epoch to tell of either."""
-    assert server.admit("a", [limit("tpd", "tokens", 10, "day")]).epoch == ""
+    assert server.admit("a", [limit("tpd", "tokens", 10, "day")]).shared.epoch == ""
     assert server.client.keys("lgw*") == []
 
 

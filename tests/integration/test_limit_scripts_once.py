@@ -116,7 +116,7 @@ def test_a_kept_reservation_stays_charged(server: LimitServer) -> None:
 
 def test_a_lease_of_another_epoch_is_charged_in_full(server: LimitServer) -> None:
     """After a loss nothing is reserved any more, so the use itself counts, once."""
-    epoch = server.admit("a", ALL).epoch
+    epoch = server.admit("a", ALL).shared.epoch
     server.lose_everything()
     reply = server.settle("a", ALL, USAGE)
     assert reply.outcomes == ("charged",)
@@ -179,7 +179,7 @@ def test_a_restore_of_an_empty_server_makes_an_epoch(server: LimitServer) -> Non
     seen = server.admit("a", [TPD]).levels
     server.lose_everything()
     assert server.restore([TPD], seen, NOON_MS).epoch == "restored"
-    assert server.admit("b", [TPD]).epoch == "restored"
+    assert server.admit("b", [TPD]).shared.epoch == "restored"
     assert server.client.ttl(LEVELS) > 39 * 86_400
 
 

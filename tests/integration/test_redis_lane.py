@@ -11,11 +11,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway.errors import RedisRefused, RedisUnanswered, RedisUnavailable
+from gateway.errors import RedisFailure, RedisRefused, RedisUnanswered, RedisUnavailable
 from gateway.redis.config import RedisConfig, parse_url
 from gateway.redis.lane import RedisLane
 from gateway.redis.names import tenant_key
-from gateway.redis.script import Script
+from gateway.redis.script import Script, ScriptCall, script_call
 from tests.support.redis_lane import LOOPS, Remembered, lane_to, outcome, run, until, until_answered
 from tests.support.relay import Relay
 from tests.support.valkey import Valkey
@@ -79,6 +79,75 @@ def test_scripts_are_brought_along(valkey: Valkey) -> None:
             await lane.send("SCRIPT", "FLUSH")
             await asyncio.gather(*(lane.run(append, [KEY], [number]) for number in range(1, 10)))
             assert await lane.send("GET", KEY) == b"0123456789"
+
+    run(main())
+
+
+class Gathered:
+    """Arguments that are added until they are written, and what became of them."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.arguments = list(arguments)
+        self.told: list[object] = []
+        self.over = asyncio.Event()
+
+    def written(self) -> ScriptCall:
+        """See Gathering."""
+        return script_call([KEY], self.arguments)
+
+    def answered(self, answer: object) -> None:
+        """See Gathering."""
+        self.told.append(answer)
+        self.over.set()
+
+    def failed(self, failure: RedisFailure) -> None:
+        """See Gathering."""
+        self.told.append(failure)
+        self.over.set()
+
+
+def test_what_is_gathered_is_written_with_its_tick(valkey: Valkey) -> None:
+    """All that was added until then, in its place among the commands; also where the server forgot the script."""
+
+    async def main() -> None:
+        everything = Script("everything", "redis.call('APPEND', KEYS[1], table.concat(ARGV)) return ARGV")
+        async with Relay(valkey.port) as relay, lane_to(relay.url) as lane:
+            await until_answered(lane)
+            for _ in range(2):
+                await lane.send("DEL", KEY)
+                before = relay.writes
+                first = lane.send("APPEND", KEY, "0")
+                gathered = Gathered("1")
+                lane.gather(everything, KEY, gathered)
+                last = lane.send("ECHO", "x")
+                gathered.arguments.append("2")
+                await asyncio.gather(first, last)
+                await asyncio.wait_for(gathered.over.wait(), 5.0)
+                assert gathered.told == [[b"1", b"2"]]
+                assert await lane.send("GET", KEY) == b"012"
+                assert relay.writes - before <= 3
+                await lane.send("SCRIPT", "FLUSH")
+
+    run(main())
+
+
+def test_what_is_gathered_fails_once(valkey: Valkey) -> None:
+    """By an error of the server, for want of a connection, or since none will be there; with its tick it is written."""
+
+    async def main() -> None:
+        async with lane_to(valkey.url) as lane:
+            refused = Gathered()
+            lane.gather(Script("wrong", "return redis.call('NONSENSE')"), KEY, refused)
+            await asyncio.wait_for(refused.over.wait(), 5.0)
+            assert isinstance(refused.told[0], RedisRefused)
+        never_started = RedisLane(RedisConfig(server=parse_url(valkey.url), deadline_s=0.02))
+        waiting = Gathered("1")
+        never_started.gather(ECHO, KEY, waiting)
+        await asyncio.wait_for(waiting.over.wait(), 5.0)
+        await never_started.close()
+        closed = Gathered("1")
+        never_started.gather(ECHO, KEY, closed)
+        assert [type(each) for each in waiting.told + closed.told] == [RedisUnavailable] * 2
 
     run(main())
 

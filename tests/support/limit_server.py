@@ -46,6 +46,47 @@ def limit(name: str, unit: LimitUnit, amount: int, per: Any = None, **more: Any)
     return BoundLimit(id=f"t:{name}", limit=Limit(name=name, unit=unit, per=per, amount=amount, **more))
 
 
+def asking(lease_id: str, kind: LimitSet, **more: Any) -> AdmitCall:
+    """A call that asks for admission, see ``LimitServer.admit``."""
+    fields: dict[str, Any] = {
+        "scenario": "chat",
+        "backend": "qwen",
+        "text_bytes": 100,
+        "input_upper": 100,
+        "output_cap": 50,
+        "worst_output": 50,
+        "price": CHEAP,
+        **more,
+    }
+    return AdmitCall(lease_id=lease_id, kind=kind, **fields)
+
+
+def ending(lease_id: str, kind: LimitSet, usage: Usage | None, **more: Any) -> SettleCall:
+    """The end of a call, see ``LimitServer.settle``; when it was admitted and ended has to be told."""
+    fields: dict[str, Any] = {
+        "cost_nano": usage.input_tokens + 2 * usage.output_tokens if usage is not None else 0,
+        "key": "ci",
+        "scenario": "chat",
+        "backend": "qwen",
+        "status": 200,
+        **more,
+    }
+    return SettleCall(lease_id=lease_id, kind=kind, usage=usage, **fields)
+
+
+def unpacked(packed: bytes) -> list[bytes]:
+    """The bulk strings of a packed call of a script."""
+    values = []
+    while packed:
+        assert packed.startswith(b"$")
+        size, _, rest = packed[1:].partition(b"\r\n")
+        value, packed = rest[: int(size)], rest[int(size) :]
+        assert packed.startswith(b"\r\n")
+        values.append(value)
+        packed = packed[2:]
+    return values
+
+
 class LimitServer:
     """Runs the scripts and decodes what they answer."""
 
@@ -72,33 +113,25 @@ class LimitServer:
 
     def admit(self, lease_id: str, limits: Sequence[BoundLimit], **more: Any) -> AdmitReply:
         """Ask for admission; 100 bytes of text, at most 100 tokens, output capped at 50, unless told otherwise."""
-        fields: dict[str, Any] = {
-            "scenario": "chat",
-            "backend": "qwen",
-            "text_bytes": 100,
-            "input_upper": 100,
-            "output_cap": 50,
-            "worst_output": 50,
-            "price": CHEAP,
-            **more,
-        }
-        call = AdmitCall(lease_id=lease_id, kind=LimitSet(TENANT, tuple(limits)), **fields)
-        return codec.decode_admit(call, self._run(self._scripts.admit, codec.encode_admit(call, self.options)))
+        return self.admit_together([asking(lease_id, LimitSet(TENANT, tuple(limits)), **more)])[0]
+
+    def admit_together(self, calls: Sequence[AdmitCall]) -> list[AdmitReply]:
+        """Ask for several admissions of one kind at once."""
+        values = [value for call in calls for value in codec.admit_values(call)]
+        call = codec.pack_admit(calls, values, self.options)
+        count, *parts = unpacked(call.packed)
+        keys = int(count)
+        invocation = Invocation(tuple(parts[:keys]), tuple(parts[keys:]))
+        return codec.decode_admit(calls, self._run(self._scripts.admit, invocation))
 
     def settle(self, lease_id: str, limits: Sequence[BoundLimit], usage: Usage | None, **more: Any) -> SettleReply:
         """Settle a call of the key ``ci`` that was admitted now and ends now, unless told otherwise."""
-        fields: dict[str, Any] = {
-            "admitted_ms": self.now_ms,
-            "cost_nano": usage.input_tokens + 2 * usage.output_tokens if usage is not None else 0,
-            "key": "ci",
-            "scenario": "chat",
-            "backend": "qwen",
-            "status": 200,
-            "ended_at": self.now_ms / 1000,
-            **more,
-        }
-        call = SettleCall(lease_id=lease_id, kind=LimitSet(TENANT, tuple(limits)), usage=usage, **fields)
-        return codec.decode_settle(self._run(self._scripts.settle, codec.encode_settle((call,), self.options)))
+        fields: dict[str, Any] = {"admitted_ms": self.now_ms, "ended_at": self.now_ms / 1000, **more}
+        return self.settle_together([ending(lease_id, LimitSet(TENANT, tuple(limits)), usage, **fields)])
+
+    def settle_together(self, calls: Sequence[SettleCall]) -> SettleReply:
+        """Settle several calls of one kind at once."""
+        return codec.decode_settle(self._run(self._scripts.settle, codec.encode_settle(calls, self.options)))
 
     def void(self, lease_id: str, limits: Sequence[BoundLimit]) -> VoidOutcome:
         """Void an admission."""

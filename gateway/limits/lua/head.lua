@@ -13,7 +13,7 @@
 --   o|SCENARIO          (a high quantile of a choice's output in 1/1000 token, samples, day of the last)
 -- Values are packed with cmsgpack. All numbers are integers below 2^53, where a double is exact.
 --
--- A limit arrives as {field, kind, unit, amount, capacity, period_ms, shadow}.
+-- A limit arrives as field, kind, unit, amount, capacity, period_ms, shadow; see `limits`, which puts where it ends first.
 --
 -- Functions are made anew at each run, and the more they capture the dearer that is: they take numbers rather than
 -- a limit, and a script is put together from only those that it uses.
@@ -21,7 +21,7 @@
 local call, pack, unpacked = redis.call, cmsgpack.pack, cmsgpack.unpack
 local floor, ceil = math.floor, math.ceil
 
-local FIELD, KIND, UNIT, AMOUNT, CAPACITY, PERIOD_MS, SHADOW = 1, 2, 3, 4, 5, 6, 7
+local FIELD, KIND, UNIT, AMOUNT, CAPACITY, PERIOD_MS, SHADOW = 2, 3, 4, 5, 6, 7, 8
 local RATE, DAY, CONCURRENCY = 1, 2, 4
 local REQUESTS, TOKENS, INPUT_TOKENS, OUTPUT_TOKENS, COST = 1, 2, 3, 4, 5
 

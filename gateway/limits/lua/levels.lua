@@ -1,7 +1,7 @@
 -- Reads levels, resets them, or restores what was seen before a loss.
 --
 -- KEYS  1 levels, 2... the slots of each limit of concurrency, in the order of the limits
--- ARGV  1 {0, limits} read | {1, limits} reset | {2, limits, {used}, {window}, seen_ms, candidate epoch} restore
+-- ARGV  1 limits; 0 read | 1 reset | 2, {used}, {window}, seen_ms, candidate epoch restore
 -- Reply {epoch, now_ms, {window}, {remaining}, {reset_ms}, {used}}: the levels afterwards
 --
 -- A reset begins a new generation of a window: what was reserved before it is neither given back to it nor charged.
@@ -10,11 +10,10 @@
 
 local READ, RESET = 0, 1
 
-local args = unpacked(ARGV[1])
-local action, limits = args[1], args[2]
+local _, action, used, used_windows, seen_ms, candidate = unpack_limit(told, 5, offset)
 
 local fields = {'e'}
-for place = 1, #limits do
+for place = 1, count do
   fields[place + 1] = limits[place][FIELD]
 end
 local states = call('HMGET', KEYS[1], unpack(fields))
@@ -69,7 +68,7 @@ end
 
 local writes, written, slots = {}, 0, 1
 local windows, remaining, resets, usages = {}, {}, {}, {}
-for place = 1, #limits do
+for place = 1, count do
   local limit, state = limits[place], nil
   if limit[KIND] == CONCURRENCY then
     slots = slots + 1
@@ -77,7 +76,7 @@ for place = 1, #limits do
   if action == RESET then
     state = reset(limit, states[place + 1], KEYS[slots])
   elseif action ~= READ then
-    state = restored(limit, states[place + 1], args[3][place], args[4][place], args[5])
+    state = restored(limit, states[place + 1], used[place], used_windows[place], seen_ms)
   end
   if state then
     writes[written + 1], writes[written + 2] = limit[FIELD], state
@@ -88,7 +87,7 @@ for place = 1, #limits do
 end
 if written > 0 then
   if epoch == '' then
-    epoch = args[6]
+    epoch = candidate
     writes[written + 1], writes[written + 2] = 'e', pack(epoch, floor(now / DAY_MS))
   end
   call('HSET', KEYS[1], unpack(writes))

@@ -8,8 +8,12 @@ from typing import Any
 
 import msgspec
 
+from gateway.errors import RedisFailure
 from gateway.limits.scripts import LimitScripts
-from gateway.redis.script import Script, ScriptCall
+from gateway.limits.wire import SPEC_VALUES
+from gateway.redis.command import Gathering
+from gateway.redis.script import Script
+from tests.support.limit_server import unpacked
 
 SCRIPTS = LimitScripts(**{name: Script(name, name) for name in ("admit", "settle", "void", "renew", "levels")})
 
@@ -24,8 +28,17 @@ class Asked:
 
     @property
     def arguments(self) -> Any:
-        """What a script was given."""
-        return msgspec.msgpack.decode(self.parts[1][0])
+        """What a script was given; of one that is told of limits first, what comes after them."""
+        given = msgspec.msgpack.decode(self.parts[1][0])
+        return given if self.what == "renew" else given[1 + SPEC_VALUES * given[0] :]
+
+    @property
+    def calls(self) -> list[list[Any]]:
+        """What an admission or a settlement was told of each call."""
+        fixed, values = {"admit": (6, 8), "settle": (7, 17)}[self.what]
+        given = self.arguments
+        assert len(given) == fixed + given[0] * values
+        return [given[at : at + values] for at in range(fixed, len(given), values)]
 
 
 class FakeLane:
@@ -37,18 +50,38 @@ class FakeLane:
         self.listeners: list[Callable[[bool], None]] = []
         self.loss_listeners: list[Callable[[], None]] = []
         self.answer: Callable[[Asked], Any] | None = None
+        self.gathers = False  # what is gathered is written at the end of the turn, not at once
 
     def run(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> asyncio.Future[Any]:
         """See LaneLike."""
         return self._ask(Asked(script.name, (keys, args)))
 
-    def call(self, script: Script, call: ScriptCall) -> asyncio.Future[Any]:
+    def gather(self, script: Script, key: bytes, gathering: Gathering) -> None:
         """See LaneLike."""
+        if self.gathers:
+            asyncio.get_running_loop().call_soon(self._write, script, key, gathering)
+        else:
+            self._write(script, key, gathering)
+
+    def _write(self, script: Script, key: bytes, gathering: Gathering) -> None:
+        call = gathering.written()
         count, *values = unpacked(call.packed)
         keys = int(count)
         assert 1 + len(values) == call.parts
-        assert call.key in values[:keys]
-        return self.run(script, values[:keys], values[keys:])
+        assert key == call.key == values[0]
+
+        def done(future: asyncio.Future[Any]) -> None:
+            failure = future.exception()
+            if isinstance(failure, RedisFailure):
+                gathering.failed(failure)
+            else:
+                gathering.answered(future.result())
+
+        future = self.run(script, values[:keys], values[keys:])
+        if future.done():
+            done(future)
+        else:
+            future.add_done_callback(done)
 
     def send(self, *parts: bytes | str | int) -> asyncio.Future[Any]:
         """See LaneLike."""
@@ -88,19 +121,6 @@ class FakeLane:
         return asked.future
 
 
-def unpacked(call: bytes) -> list[bytes]:
-    """The bulk strings of a packed call."""
-    values = []
-    while call:
-        assert call.startswith(b"$")
-        size, _, rest = call[1:].partition(b"\r\n")
-        value, call = rest[: int(size)], rest[int(size) :]
-        assert call.startswith(b"\r\n")
-        values.append(value)
-        call = call[2:]
-    return values
-
-
 def packed(*parts: Any) -> bytes:
     """A script's reply."""
     return msgspec.msgpack.encode(parts)
@@ -116,9 +136,10 @@ def settled(*outcomes: int, epoch: str = "e1") -> bytes:
     return packed(epoch, list(outcomes or (0,)))
 
 
-def admission(*, status: int = 1, epoch: str = "e1", now_ms: int = 1_000_000, used: Sequence[int] = (1,)) -> bytes:
-    """The reply to an admission of limits of 10 each; refused by the first where ``status`` is 0."""
+def admission(
+    *, status: int = 1, epoch: str = "e1", now_ms: int = 1_000_000, used: Sequence[int] = (1,), calls: int = 1
+) -> bytes:
+    """The reply to admissions; each refused by the first limit where ``status`` is 0."""
     many = [0] * len(used)
-    left = [10 - each for each in used]
     refused = 1 if status == 0 else 0
-    return packed(status, epoch, now_ms, refused, 2500 * refused, -1, 20, 30, 0, [], many, left, many, list(used))
+    return packed(epoch, now_ms, 0, many, many, [refused, 2500 * refused, -1, 20, 30, 0, *used] * calls)

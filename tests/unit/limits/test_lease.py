@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
 import pytest
 
 from gateway.limits import NOTHING_USED, End, Lease
@@ -90,9 +89,8 @@ def test_header_lines_say_what_the_header_fields_say(left: tuple[int, int, int],
     """Byte for byte; they are made another way, since every whole answer has them."""
     two = bound(("requests", "day", 10), ("requests", "minute", 8), ("tokens", "day", 2**53 - 1), ("cost", "day", 9))
     lease = AdmittedLease(two, admit_call(), lambda *_: None)
-    lease.reply = msgspec.structs.replace(
-        admitted((10, 1, 1), (8, 1, 1), (9, 1, 1), (9, 1, 1)), remaining=(*left, 1), reset_ms=(reset_ms,) * 4
-    )
+    many = (10, 8, 2**53 - 1, 9)
+    lease.reply = admitted(*[(most, each, reset_ms) for most, each in zip(many, (*left, 1), strict=True)])
     assert lease.header_lines() == b"".join(b"%b: %b\r\n" % field for field in lease.headers())
     assert len(lease.headers()) == 6
     lease.reply = None

@@ -41,9 +41,9 @@ def test_a_caller_without_limits_touches_nothing() -> None:
         await asyncio.sleep(0)
         (told,) = door.lane.asked
         assert told.what == "settle"
-        ((_, _, *used, _, _, _, key, scenario, backend, status, _, _, _, variant),) = told.arguments[4]
-        assert used == [3, 0, 4]
-        assert [key, scenario, backend, status, variant] == ["ci", "chat", "main", 200, "base"]
+        ((_, _, *used, status, _, _, _, _, _, variant),) = told.calls
+        assert used == [3, 0, 4, 0, "3", "0", "4", "0"]
+        assert [*told.arguments[4:7], status, variant] == ["ci", "chat", "main", "200", "base"]
 
     run(main())
 
@@ -63,7 +63,7 @@ def test_an_admitted_call_is_settled_with_what_it_used() -> None:
         await asyncio.sleep(0)
         admit, settle = door.lane.asked
         assert (admit.what, settle.what) == ("admit", "settle")
-        assert admit.arguments[0] == settle.arguments[4][0][0]
+        assert admit.calls[0][0] == settle.calls[0][0]
 
     run(main())
 
@@ -97,8 +97,8 @@ def test_an_admission_that_may_have_been_executed_is_undone(failure: Exception) 
         assert lease.settle(NOTHING_USED)
         await asyncio.sleep(0)
         assert door.lane.names() == ["admit", "void", "settle"]
-        admit_id, void_id = (asked.arguments[0] for asked in door.lane.asked[:2])
-        settle_id = door.lane.asked[2].arguments[4][0][0]
+        admit, void, settle = door.lane.asked
+        admit_id, void_id, settle_id = admit.calls[0][0], void.arguments[0], settle.calls[0][0]
         assert admit_id == void_id != settle_id
 
     run(main())
@@ -284,7 +284,7 @@ def test_another_epoch_restores_what_was_seen() -> None:
         assert (await door.admit()).reply is not None
         await asyncio.sleep(0)
         assert door.lane.names() == ["admit", "admit", "levels"]
-        action, _, used, _, seen_ms, _ = door.lane.asked[-1].arguments
+        action, used, _, seen_ms, _ = door.lane.asked[-1].arguments
         assert (action, used, seen_ms) == (2, [7], 1_000_000)
         assert (await door.admit()).reply is not None
         await asyncio.sleep(0)
@@ -311,7 +311,7 @@ def test_what_a_server_may_have_lost_is_restored_before_the_next_admission() -> 
         await door.admit()
         await asyncio.sleep(0)
         assert door.lane.names() == ["admit", "levels", "renew", "admit"]
-        action, _, used, _, seen_ms, _ = door.lane.asked[1].arguments
+        action, used, _, seen_ms, _ = door.lane.asked[1].arguments
         assert (action, used, seen_ms) == (2, [7, 1], 1_000_000)
         assert door.lane.asked[2].arguments[2][0][0] == first.call.lease_id
         answers["levels"] = packed("e1", 1, [0, 0], [3, 4], [0, 0], [7, 1])

@@ -39,7 +39,8 @@ class Queue:
             self._settle(each, kind, ended_at)
         self.settlements._end_turn()
 
-    def _settle(self, lease_id: str, kind: LimitSet, ended_at: float) -> None:
+    def _settle(self, lease_id: str, kind: LimitSet, ended_at: float, **named: str) -> None:
+        names: dict[str, Any] = {"key": "ci", "scenario": "chat", "backend": "main"} | named
         self.settlements.settle(
             SettleCall(
                 lease_id=lease_id,
@@ -47,11 +48,9 @@ class Queue:
                 kind=kind,
                 usage=None,
                 cost_nano=0,
-                key="ci",
-                scenario="chat",
-                backend="main",
                 status=200,
                 ended_at=ended_at,
+                **names,
             )
         )
 
@@ -62,8 +61,7 @@ class Queue:
 
 def leases_of(asked: Asked) -> list[str]:
     """The leases that a command is about."""
-    arguments = asked.arguments
-    return [call[0] for call in arguments[4]] if asked.what == "settle" else [arguments[0]]
+    return [call[0] for call in asked.calls] if asked.what == "settle" else [asked.arguments[0]]
 
 
 def answered(asked: Asked) -> bytes:
@@ -271,6 +269,31 @@ def test_what_ends_in_one_turn_is_told_together() -> None:
         assert [len(leases_of(each)) for each in queue.lane.asked] == [32, 32, 6]
         await asyncio.sleep(0)
         assert queue.settlements.waiting == 0
+
+    asyncio.run(main())
+
+
+def test_only_calls_that_the_ledger_counts_alike_are_told_together() -> None:
+    """By key, scenario and backend: a run is told each of them once."""
+
+    async def main() -> None:
+        queue = Queue()
+        queue.lane.answer = answered
+        for lease_id, named in (
+            ("a", {}),
+            ("b", {"key": "cd"}),
+            ("c", {"scenario": "mail"}),
+            ("d", {"backend": "spare"}),
+            ("e", {}),
+        ):
+            queue._settle(lease_id, KIND, 1_000_000.0, **named)
+        queue.settlements._end_turn()
+        assert [(leases_of(each), *each.arguments[4:7]) for each in queue.lane.asked] == [
+            (["a", "e"], "ci", "chat", "main"),
+            (["b"], "cd", "chat", "main"),
+            (["c"], "ci", "mail", "main"),
+            (["d"], "ci", "chat", "spare"),
+        ]
 
     asyncio.run(main())
 

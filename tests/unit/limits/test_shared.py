@@ -126,7 +126,7 @@ def test_what_may_have_been_lost_is_restored_without_a_call(caplog: pytest.LogCa
             await until(lambda: "ZCARD" in lane.names())
             for number in range(many):
                 of_tenant = tenant_bound(f"t{number}", ("requests", "day", 10))
-                shared.heard(of_tenant, admitted((10, 3, 1)))
+                shared._heard(of_tenant, admitted((10, 3, 1)))
             shared.slots.hold("t7", "a", PLACES)
             lane.lose()
             await until(lambda: lane.names().count("levels") == many)
@@ -146,7 +146,7 @@ def test_the_end_of_a_call_does_not_overtake_a_restore() -> None:
     async def main() -> None:
         lane = FakeLane()
         shared = Shared(lane, SCRIPTS, LimitOptions(), Counts())
-        shared.heard(tenant_bound("acme", ("requests", "day", 10)), admitted((10, 3, 1)))
+        shared._heard(tenant_bound("acme", ("requests", "day", 10)), admitted((10, 3, 1)))
         lane.change(available=False)
         lane.lose()
         end = SettleCall(

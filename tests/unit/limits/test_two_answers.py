@@ -25,12 +25,12 @@ def test_a_call_that_may_take_two_answers_reserves_for_both(keep: bool, had: int
         request = msgspec.structs.replace(REQUEST, answers=2, choices=3)
         await door.admit()
         lease = await door.admit(request=request)
-        one, two = (asked.arguments for asked in door.lane.asked)
-        assert (two[3], two[4], one[7], two[7]) == (2 * one[3], 2 * one[4], 1, 6)
+        (one,), (two,) = (asked.calls for asked in door.lane.asked)
+        assert (two[1], two[2], one[5], two[5]) == (2 * one[1], 2 * one[2], 1, 6)
         used = Usage(input_tokens=1, output_tokens=2)
         assert lease.settle(End(usage=used, backend="main", keep=keep, answers=1 if keep else had))
         await asyncio.sleep(0)
-        (told,) = door.lane.asked[-1].arguments[4]
-        assert (told[12], told[13]) == (had * one[3], 3 * had)
+        (told,) = door.lane.asked[-1].calls
+        assert (told[13], told[14]) == (had * one[1], 3 * had)
 
     run(main())

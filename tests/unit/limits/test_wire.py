@@ -11,6 +11,7 @@ from gateway.limits import codec
 from gateway.limits.scripts import PARTS, load_scripts
 from gateway.limits.wire import (
     COUNT_MAX,
+    SPEC_VALUES,
     AdmitCall,
     BoundLimit,
     Held,
@@ -21,7 +22,7 @@ from gateway.limits.wire import (
     count,
 )
 from gateway.model import Limit, Price, Usage
-from gateway.redis.script import script_call
+from tests.support.limit_server import unpacked
 
 OPTIONS = ScriptOptions()
 RPM = BoundLimit(id="t:rpm", limit=Limit(name="rpm", unit="requests", per="minute", amount=600, burst=50))
@@ -65,79 +66,103 @@ def _sent(args: tuple[bytes, ...]) -> Any:
     return msgspec.msgpack.decode(packed)
 
 
+def _after_limits(told: bytes) -> Any:
+    """What a script is told after the limits."""
+    assert told[0] == 0xDD, "a header of five bytes"
+    values = msgspec.msgpack.decode(told)
+    return values[1 + SPEC_VALUES * values[0] :]
+
+
+def _admission(*calls: AdmitCall) -> tuple[list[bytes], list[bytes]]:
+    """Keys and arguments of an admission."""
+    packed = codec.pack_admit(calls, [value for call in calls for value in codec.admit_values(call)], OPTIONS)
+    count, *parts = unpacked(packed.packed)
+    assert len(parts) + 1 == packed.parts
+    return parts[: int(count)], parts[int(count) :]
+
+
 def test_a_limit_is_sent_with_what_the_scripts_need() -> None:
     """Field, kind, unit, amount, capacity, period and mode; the field changes with unit and period, not the amount."""
-    assert msgspec.msgpack.decode(RPM.spec) == ["l|t:rpm|requests|minute", 1, 1, 600, 50, 60_000, 0]
-    assert msgspec.msgpack.decode(TPD.spec) == ["l|k:ci:tpd|tokens|day", 2, 2, 5000, 5000, 0, 1]
-    assert msgspec.msgpack.decode(TWO.spec) == ["l|t:two|concurrency|", 4, 6, 2, 2, 0, 0]
+    (_, (told,)) = _admission(_admit())
+    assert msgspec.msgpack.decode(told)[: 1 + 3 * SPEC_VALUES] == [
+        3,
+        *("l|t:rpm|requests|minute", 1, 1, 600, 50, 60_000, 0),
+        *("l|k:ci:tpd|tokens|day", 2, 2, 5000, 5000, 0, 1),
+        *("l|t:two|concurrency|", 4, 6, 2, 2, 0, 0),
+    ]
 
 
 def test_an_amount_beyond_a_double_is_the_largest_that_fits() -> None:
     """Such a limit is stricter than asked for, never looser."""
-    assert msgspec.msgpack.decode(USD.spec)[3] == COUNT_MAX
+    assert msgspec.msgpack.decode(b"\x97" + USD.spec)[3] == COUNT_MAX
     assert [count(value) for value in (-1, 0, 7, 2**53)] == [0, 0, 7, COUNT_MAX]
 
 
 def test_the_keys_of_a_call_lie_in_one_slot() -> None:
     """All keys carry the tenant's hash tag; slots come in the order of the limits of concurrency."""
-    admit = codec.encode_admit(_admit(), OPTIONS)
-    assert admit.keys == (b"lgw:1:{acme}:levels", b"lgw:1:{acme}:lease:lease-1", b"lgw:1:{acme}:slots:t:two")
+    keys, _ = _admission(_admit(), _admit(lease_id="b"))
+    assert keys == [b"lgw:1:{acme}:" + each for each in (b"levels", b"slots:t:two", b"lease:lease-1", b"lease:b")]
     settle = codec.encode_settle((_settle(), _settle(lease_id="lease-2")), OPTIONS)
     assert settle.keys[1:3] == (b"lgw:1:{acme}:usage:1970-01-01", b"lgw:1:{acme}:events")
     assert all(key.startswith(b"lgw:1:{acme}:") for key in settle.keys)
 
 
-@pytest.mark.parametrize("limits", [(), (RPM, TPD), (RPM, TWO), (TWO, RPM, TWO)])
-def test_a_packed_admission_is_the_same_call(limits: tuple[BoundLimit, ...]) -> None:
-    """What is ready-made for a kind of calls, byte for byte as it would be packed anew."""
-    call = _admit(limits=limits, lease_id="0123456789abcdef1f")
-    assert codec.pack_admit(call, OPTIONS) == script_call(*codec.encode_admit(call, OPTIONS))
+@pytest.mark.parametrize("many", [1, 2, 9_000])
+def test_what_a_script_is_told_says_how_long_it_is(many: int) -> None:
+    """One array, whatever the header is that its length would need."""
+    calls = [_admit(lease_id=f"{number}") for number in range(many)]
+    _, (told,) = _admission(*calls)
+    fixed, values = _after_limits(told)[:6], _after_limits(told)[6:]
+    assert fixed == [many, "3600000", 30_000, "chat", 256, "qwen"]
+    assert values[::8] == [call.lease_id for call in calls]
 
 
 def test_a_limit_of_cost_needs_a_price() -> None:
     """A plan without one should have been dropped before."""
     with pytest.raises(ValueError, match="acme, backend qwen"):
-        codec.encode_admit(_admit(limits=(USD,)), OPTIONS)
+        codec.admit_values(_admit(limits=(USD,)))
 
 
 def test_the_dearest_input_is_reserved() -> None:
     """Where cached input costs more than other, that is the worst case."""
     price = Price(input_nano_usd=3, cached_input_nano_usd=7, output_nano_usd=11)
-    assert _sent(codec.encode_admit(_admit(limits=(USD,), price=price), OPTIONS).args)[8:10] == [7, 11]
+    assert codec.admit_values(_admit(limits=(USD,), price=price))[6:8] == (7, 11)
 
 
 def test_the_worst_output_is_within_the_cap() -> None:
     """The request's own limit counts where it is lower; none is sent as -1."""
-    assert _sent(codec.encode_admit(_admit(output_cap=30), OPTIONS).args)[5:7] == [30, 30]
-    assert _sent(codec.encode_admit(_admit(output_cap=300), OPTIONS).args)[5:7] == [300, 100]
-    assert _sent(codec.encode_admit(_admit(), OPTIONS).args)[5:7] == [-1, 100]
+    assert codec.admit_values(_admit(output_cap=30))[3:5] == (30, 30)
+    assert codec.admit_values(_admit(output_cap=300))[3:5] == (300, 100)
+    assert codec.admit_values(_admit())[3:5] == (-1, 100)
 
 
-def test_a_refusal_is_read() -> None:
-    """The limit that refuses, the wait, and levels that are never below zero."""
-    raw = msgspec.msgpack.encode(
-        [0, "e1", 77, 2, 1500, -1, 3, 4, 1, [], [0, 9, 0], [5, -3, 1], [1, 2, 0], [45, 5003, 1]]
-    )
-    reply = codec.decode_admit(_admit(), raw)
+def test_answers_are_read_call_by_call() -> None:
+    """The limit that refuses, the wait, and levels that are never below zero; a place in one list means it in all."""
+    answers = [*(2, 1500, -1, 3, 4, 0, 45, 5003, 1), *(-1, 0, -1, 3, 4, 0, 45, 5003, 1)]
+    raw = msgspec.msgpack.encode(["e1", 77, 1, [0, 9, 0], [59_000, 2, 0], answers])
+    reply, known = codec.decode_admit([_admit(), _admit()], raw)
     assert (reply.admitted, reply.refused, reply.retry_after_ms, reply.output_limit) == (False, TPD, 1500, None)
-    assert (reply.epoch, reply.now_ms, reply.expired) == ("e1", 77, 1)
-    assert reply.levels[0] == Level(limit=50, remaining=5, reset_ms=1, used=45, window=0)
+    assert (reply.shared.epoch, reply.shared.now_ms, reply.shared.expired) == ("e1", 77, 1)
+    # 45 x 60,000 parts of 600 per minute are missing, less 59,000 that have come: 4401.67 ms.
+    assert reply.levels[0] == Level(limit=50, remaining=5, reset_ms=4402, used=45, window=0)
     assert reply.levels[1] == Level(limit=5000, remaining=0, reset_ms=2, used=5003, window=9)
+    assert (known.admitted, known.refused) == (False, None)
 
 
 def test_an_admission_is_read() -> None:
-    """An output limit, and the ids of shadow limits that would have refused."""
-    raw = msgspec.msgpack.encode([1, "e1", 77, 0, 0, 0, 3, 4, 0, [2], [0, 9, 0], [5, 0, 1], [1, 2, 0], [45, 5000, 1]])
-    reply = codec.decode_admit(_admit(), raw)
+    """An output limit, and the ids of shadow limits that would have refused; a full bucket has nothing to wait for."""
+    raw = msgspec.msgpack.encode(["e1", 77, 0, [0, 9, 0], [1, 2, 0], [0, 0, 0, 3, 4, [2], 0, 5000, 1]])
+    (reply,) = codec.decode_admit([_admit()], raw)
     assert (reply.admitted, reply.refused, reply.output_limit, reply.shadowed) == (True, None, 0, ("k:ci:tpd",))
-    assert (reply.input_estimate, reply.output_estimate) == (3, 4)
+    assert (reply.input_estimate, reply.output_estimate, reply.reset_ms(0)) == (3, 4, 0)
 
 
 def test_what_is_no_reply_is_refused() -> None:
     """A truncated or foreign answer raises rather than being half read."""
-    for raw in (b"", b"\x91\x01", b"+OK", msgspec.msgpack.encode("x")):
+    short = msgspec.msgpack.encode(["e1", 77, 0, [0, 9, 0], [1, 2, 0], [0, 0, 0, 3, 4, 0, 0, 5000]])
+    for raw in (b"", b"\x91\x01", b"+OK", msgspec.msgpack.encode("x"), short):
         with pytest.raises(msgspec.DecodeError):
-            codec.decode_admit(_admit(), raw)
+            codec.decode_admit([_admit()], raw)
 
 
 def test_only_reported_usage_is_learned_from() -> None:
@@ -147,8 +172,8 @@ def test_only_reported_usage_is_learned_from() -> None:
         _settle(text_bytes=9, usage=None),
         _settle(text_bytes=9, usage=Usage(estimated=True)),
     ]
-    ended = _sent(codec.encode_settle(learned, OPTIONS).args)[4]
-    assert [call[12] for call in ended] == [9, 0, 0]
+    (told,) = codec.encode_settle(learned, OPTIONS).args
+    assert _after_limits(told)[7:][13::17] == [9, 0, 0]
 
 
 def test_renewals_name_each_slot_key_once() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.limits.binding import Bindings, Bound
-from gateway.limits.wire import AdmitCall, AdmitReply, BoundLimit, LimitSet
+from gateway.limits.wire import AdmitCall, AdmitReply, AdmitRun, BoundLimit, LimitSet
 from gateway.model import ApiKey, Limit, Principal, Scenario, Tenant
 from gateway.telemetry.series import Cell
 
@@ -84,23 +84,23 @@ def admit_call(**fields: Any) -> AdmitCall:
     return AdmitCall(**(values | fields))
 
 
-def admitted(*levels: tuple[int, int, int], **fields: Any) -> AdmitReply:
+def admitted(*levels: tuple[int, int, int], now_ms: int = 1_000_000) -> AdmitReply:
     """An admission with levels of limit, remaining and reset."""
-    values: dict[str, Any] = {
-        "status": 1,
-        "epoch": "e1",
-        "now_ms": 1_000_000,
-        "refused_place": 0,
-        "retry_after_ms": 0,
-        "output_bound": -1,
-        "shadowed_places": (),
-        "kind": LimitSet("acme", limits(*[a_limit("requests", "day", most) for most, _, _ in levels])),
-        "remaining": tuple(left for _, left, _ in levels),
-        "reset_ms": tuple(reset for _, _, reset in levels),
-        "used": tuple(most - left for most, left, _ in levels),
-        "windows": (0,) * len(levels),
-        "input_estimate": 25,
-        "output_estimate": 50,
-        "expired": 0,
-    }
-    return AdmitReply(**(values | fields))
+    return AdmitReply(
+        kind=LimitSet("acme", limits(*[a_limit("requests", "day", most) for most, _, _ in levels])),
+        shared=AdmitRun(
+            epoch="e1",
+            now_ms=now_ms,
+            expired=0,
+            windows=(0,) * len(levels),
+            untils=tuple(reset for _, _, reset in levels),
+            answers=[],
+        ),
+        refused_place=0,
+        retry_after_ms=0,
+        output_bound=-1,
+        input_estimate=25,
+        output_estimate=50,
+        shadowed_places=(),
+        used=[most - left for most, left, _ in levels],
+    )
