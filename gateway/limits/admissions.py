@@ -17,7 +17,7 @@ from gateway.errors import RedisFailure, RedisRefused
 from gateway.limits.codec import admit_values, decode_admit, pack_admit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from gateway.limits.binding import Bound
     from gateway.limits.settlements import LaneLike
@@ -48,11 +48,13 @@ class Admissions:
         key = (bound, call.backend)
         future: asyncio.Future[AdmitReply] = self._loop.create_future()
         run = self.open.get(key)
-        if run is not None and len(run.calls) < TOGETHER_MAX:
-            run.add(call, values, future)
-        else:
+        is_new = run is None or len(run.calls) >= TOGETHER_MAX
+        if run is None or is_new:
             run = self.open[key] = _Run(self, bound, key)
-            run.add(call, values, future)
+        run.calls.append(call)
+        run.values += values
+        run.futures.append(future)
+        if is_new:  # with its first call in it, which is told where the lane takes nothing
             self.lane.gather(self.script, bound.kind.levels, run)
         return future
 
@@ -73,12 +75,6 @@ class _Run:
         self.calls: list[AdmitCall] = []
         self.values: list[str | int] = []
         self.futures: list[asyncio.Future[AdmitReply]] = []
-
-    def add(self, call: AdmitCall, values: Iterable[str | int], future: asyncio.Future[AdmitReply]) -> None:
-        """Let a call in."""
-        self.calls.append(call)
-        self.values += values
-        self.futures.append(future)
 
     def written(self) -> ScriptCall:
         """See Gathering."""

@@ -103,12 +103,14 @@ class Bound:
         self._shown: AdmitReply | None = None  # in the cells
         self.standing: Standing | None = None
         self.shown = tuple((unit, places) for unit in _SHOWN_UNITS if (places := _places_of(unit, limits)))
-        # The same as header lines: for each unit its places, each with the text before what is left and with its
-        # capacity, and the text after what is left.
-        capacities = self.kind.capacities
+        # The same as header lines: for each unit its places, each with its capacity, how it is refilled and the text
+        # before what is left; and the text after that.
+        capacities, refills = self.kind.capacities, self.kind.refills
         self.lines = tuple(
             (
-                tuple((place, level_head(unit, capacities[place]), capacities[place]) for place in places),
+                tuple(
+                    (place, capacities[place], refills[place], level_head(unit, capacities[place])) for place in places
+                ),
                 f"\r\nx-ratelimit-reset-{unit}: ",
             )
             for unit, places in self.shown

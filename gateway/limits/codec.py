@@ -96,15 +96,17 @@ def decode_admit(calls: Sequence[AdmitCall], raw: bytes) -> list[AdmitReply]:
     return replies
 
 
-def encode_settle(calls: Sequence[SettleCall], options: ScriptOptions) -> Invocation:
+def pack_settle(calls: Sequence[SettleCall], options: ScriptOptions) -> ScriptCall:
     """For ``settle.lua``, for calls of one kind to one backend by one key that ended on one day, at least one.
 
     A repetition changes nothing.
     """
     kind = calls[0].kind
-    records = [kind.record(call.lease_id) for call in calls]
-    keys = (kind.levels, kind.usage(calls[0].ended_at), kind.events, *kind.slots, *records)
-    return Invocation(keys, (settle_arguments(calls, options),))
+    keys = 3 + len(kind.slots) + len(calls)
+    ledger = bulk(kind.usage(calls[0].ended_at)) + bulk(kind.events)
+    records, told = kind.records([call.lease_id for call in calls]), bulk(settle_arguments(calls, options))
+    packed = b"".join((bulk(b"%d" % keys), bulk(kind.levels), ledger, kind.slot_keys, records, told))
+    return ScriptCall(keys + 2, packed, kind.levels)
 
 
 def settle_arguments(calls: Sequence[SettleCall], options: ScriptOptions) -> bytes:
@@ -133,7 +135,7 @@ def settle_arguments(calls: Sequence[SettleCall], options: ScriptOptions) -> byt
             str(call.status),
             1 if usage.estimated else 0,
             1 if call.keep else 0,
-            0 if call.usage is None or usage.estimated else call.text_bytes,
+            0 if usage.estimated or call.usage is None else call.text_bytes,
             call.choices if call.choices > 1 else 1,
             1 if call.cached else 0,
             call.variant,

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
-
 from gateway.dialects.openai.images import find_images
 from gateway.model import Backend, ChatRequest, Frozen, Price
 
@@ -29,15 +27,11 @@ class InputConstants(Frozen, frozen=True):
     per_image: int = 2000
 
 
-class InputSize(msgspec.Struct, frozen=True):
-    """What a request brings: bytes of text (images left out), and the most tokens that can be made of all of it."""
+def measure_input(request: ChatRequest, constants: InputConstants) -> tuple[int, int]:
+    """The input of a call as it will be sent: bytes of text, images left out, and the most tokens of all of it.
 
-    text_bytes: int
-    upper_tokens: int
-
-
-def measure_input(request: ChatRequest, constants: InputConstants) -> InputSize:
-    """The input of a call as it will be sent. Costs one pass over the messages."""
+    Costs one pass over the messages.
+    """
     fields = request.fields
     text_bytes = sum(map(len, fields.values()))
     messages = bytes(fields.get("messages", b""))
@@ -45,7 +39,7 @@ def measure_input(request: ChatRequest, constants: InputConstants) -> InputSize:
     if images:
         text_bytes += images * constants.per_image - data_bytes
     upper = text_bytes + (messages.count(b'"role"') + 1) * constants.per_message
-    return InputSize(text_bytes, upper if upper < INPUT_UPPER_MAX else INPUT_UPPER_MAX)
+    return text_bytes, upper if upper < INPUT_UPPER_MAX else INPUT_UPPER_MAX
 
 
 def worst_output(attempts: Sequence[Backend]) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway.limits.text import DEGRADED, DEGRADED_LINES, Headers, duration, level_headers
-from gateway.limits.wire import worst_of
+from gateway.limits.wire import refilled_ms, worst_of
 from gateway.model import Frozen, Usage
 
 if TYPE_CHECKING:
@@ -147,15 +147,16 @@ class AdmittedLease(CountedLease):
         reply = self.reply
         if reply is None:
             return DEGRADED_LINES
-        used = reply.used
+        used, untils = reply.used, reply.shared.untils
         text = ""
-        for shown, middle in self.bound.lines:
-            place, head, capacity = shown[0]
+        for places, middle in self.bound.lines:
+            place, capacity, refill, head = places[0]
             left = capacity - used[place]
-            for other, other_head, other_capacity in shown[1:]:
-                if other_capacity - used[other] < left:
-                    place, head, left = other, other_head, other_capacity - used[other]
-            reset = reply.reset_ms(place)
+            for each in places[1:]:
+                if each[1] - used[each[0]] < left:
+                    place, capacity, refill, head = each
+                    left = capacity - used[place]
+            reset = untils[place] if refill is None else refilled_ms(used[place], untils[place], refill)
             until = f"{reset}ms" if reset < 1000 else duration(reset)
             text += f"{head}{left if left > 0 else 0}{middle}{until}\r\n"
         return text.encode()

@@ -137,8 +137,7 @@ class Limiter:
         attempts, answers = plan.attempts, request.answers
         first = attempts[0]
         alone = len(attempts) == 1
-        size = measure_input(request, self._options.inputs)
-        text_bytes, input_upper = size.text_bytes, size.upper_tokens
+        text_bytes, input_upper = measure_input(request, self._options.inputs)
         if answers > 1:
             text_bytes, input_upper = text_bytes * answers, min(input_upper * answers, INPUT_UPPER_MAX)
         self._count += 1

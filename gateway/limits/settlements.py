@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.clock import monotonic
 from gateway.errors import RedisFailure, RedisRefused, RedisUnavailable
-from gateway.limits.codec import decode_settle, encode_settle, encode_void
+from gateway.limits.codec import decode_settle, encode_void, pack_settle
 from gateway.model import Frozen
 
 if TYPE_CHECKING:
     from gateway.limits.scripts import LimitScripts
     from gateway.limits.wire import LimitSet, ScriptOptions, SettleCall
     from gateway.redis.command import Gathering
-    from gateway.redis.script import Script
+    from gateway.redis.script import Script, ScriptCall
 
 _FLUSHED_TOGETHER = 200
 _DAY_S = 86_400
@@ -47,6 +47,9 @@ class LaneLike(Protocol):
 
     def run(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> asyncio.Future[Any]:
         """Run a script."""
+
+    def call(self, script: Script, call: ScriptCall) -> asyncio.Future[Any]:
+        """Run a script whose keys and arguments are packed."""
 
     def gather(self, script: Script, key: bytes, gathering: Gathering) -> None:
         """Run a script whose keys and arguments are asked for when they are written."""
@@ -191,10 +194,10 @@ class Settlements:
 
     def _send(self, entry: _Entry) -> asyncio.Future[Any]:
         if entry.void:
-            script, invocation = self._scripts.void, encode_void(entry.kind, entry.void, self._options)
+            invocation = encode_void(entry.kind, entry.void, self._options)
+            future = self._lane.run(self._scripts.void, invocation.keys, invocation.args)
         else:
-            script, invocation = self._scripts.settle, encode_settle(entry.calls, self._options)
-        future = self._lane.run(script, invocation.keys, invocation.args)
+            future = self._lane.call(self._scripts.settle, pack_settle(entry.calls, self._options))
         self._sent[future] = entry
         future.add_done_callback(self._answered)
         return future

@@ -80,6 +80,7 @@ class LimitSet:
         "limits",
         "needs_price",
         "refills",
+        "slot_keys",
         "slots",
         "specs",
         "specs_values",
@@ -93,7 +94,8 @@ class LimitSet:
         self._record_prefix = names.lease(tenant, "").decode()
         self._record_bytes = len(self._record_prefix)
         self.slots = tuple(names.slots(tenant, each.id) for each in limits if each.limit.unit == "concurrency")
-        self.fixed_keys = b"".join([bulk(each) for each in (self.levels, *self.slots)])
+        self.slot_keys = b"".join([bulk(each) for each in self.slots])  # as parts of a command
+        self.fixed_keys = bulk(self.levels) + self.slot_keys
         # What every script is told first: the number of limits, and of each its values.
         self.specs = msgspec.msgpack.encode(len(limits)) + b"".join([each.spec for each in limits])
         self.specs_values = 1 + SPEC_VALUES * len(limits)
@@ -193,6 +195,11 @@ class AdmitRun(msgspec.Struct, array_like=True, frozen=True):
 ANSWER_VALUES: Final = 6
 
 
+def refilled_ms(used: int, until: int, refill: tuple[int, int]) -> int:
+    """When a bucket is full, in ms; ``until`` is as ``admit.lua`` says, ``refill`` the tokens per period and its ms."""
+    return -((until - used * refill[1]) // refill[0]) if used > 0 else 0
+
+
 class AdmitReply(msgspec.Struct):
     """The answer to an AdmitCall; ``kind`` is that of the call, ``shared`` what it has in common with others.
 
@@ -241,10 +248,7 @@ class AdmitReply(msgspec.Struct):
     def reset_ms(self, place: int) -> int:
         """When the bucket of a limit is full or its window turns, in ms; 0 for concurrency. Its first place is 0."""
         refill, until = self.kind.refills[place], self.shared.untils[place]
-        if refill is None:
-            return until
-        used, (amount, period_ms) = self.used[place], refill
-        return -((until - used * period_ms) // amount) if used > 0 else 0
+        return until if refill is None else refilled_ms(self.used[place], until, refill)
 
     @property
     def levels(self) -> tuple[Level, ...]:

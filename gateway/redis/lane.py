@@ -27,7 +27,7 @@ from gateway.redis.sentinel import SentinelDestination
 if TYPE_CHECKING:
     from gateway.redis.command import Gathering
     from gateway.redis.config import RedisConfig
-    from gateway.redis.script import Script
+    from gateway.redis.script import Script, ScriptCall
 
 
 class RedisLane:
@@ -94,7 +94,10 @@ class RedisLane:
 
     def run(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> asyncio.Future[Any]:
         """Run a script with at least one key; like ``send``. The source is sent along where the server lacks it."""
-        call = script_call(keys, args)
+        return self.call(script, script_call(keys, args))
+
+    def call(self, script: Script, call: ScriptCall) -> asyncio.Future[Any]:
+        """Run a script whose keys and arguments are packed; like ``run``."""
         future: asyncio.Future[Any] = self._loop.create_future()
         command = Command(future, script.by_digest(call))
         command.script, command.call = script, call

@@ -31,7 +31,7 @@ from gateway.limits.wire import (
 )
 from gateway.model import Limit, LimitUnit, Price, Usage
 from gateway.redis.embedded import EmbeddedValkey
-from gateway.redis.script import Script
+from gateway.redis.script import Script, ScriptCall
 
 TENANT: Final = "acme"
 NOON_MS: Final = 1_795_348_800_000
@@ -87,6 +87,11 @@ def unpacked(packed: bytes) -> list[bytes]:
     return values
 
 
+def _invocation(call: ScriptCall) -> Invocation:
+    count, *parts = unpacked(call.packed)
+    return Invocation(tuple(parts[: int(count)]), tuple(parts[int(count) :]))
+
+
 class LimitServer:
     """Runs the scripts and decodes what they answer."""
 
@@ -118,10 +123,7 @@ class LimitServer:
     def admit_together(self, calls: Sequence[AdmitCall]) -> list[AdmitReply]:
         """Ask for several admissions of one kind at once."""
         values = [value for call in calls for value in codec.admit_values(call)]
-        call = codec.pack_admit(calls, values, self.options)
-        count, *parts = unpacked(call.packed)
-        keys = int(count)
-        invocation = Invocation(tuple(parts[:keys]), tuple(parts[keys:]))
+        invocation = _invocation(codec.pack_admit(calls, values, self.options))
         return codec.decode_admit(calls, self._run(self._scripts.admit, invocation))
 
     def settle(self, lease_id: str, limits: Sequence[BoundLimit], usage: Usage | None, **more: Any) -> SettleReply:
@@ -131,7 +133,7 @@ class LimitServer:
 
     def settle_together(self, calls: Sequence[SettleCall]) -> SettleReply:
         """Settle several calls of one kind at once."""
-        return codec.decode_settle(self._run(self._scripts.settle, codec.encode_settle(calls, self.options)))
+        return codec.decode_settle(self._run(self._scripts.settle, _invocation(codec.pack_settle(calls, self.options))))
 
     def void(self, lease_id: str, limits: Sequence[BoundLimit]) -> VoidOutcome:
         """Void an admission."""

@@ -12,7 +12,7 @@ from gateway.errors import RedisFailure
 from gateway.limits.scripts import LimitScripts
 from gateway.limits.wire import SPEC_VALUES
 from gateway.redis.command import Gathering
-from gateway.redis.script import Script
+from gateway.redis.script import Script, ScriptCall
 from tests.support.limit_server import unpacked
 
 SCRIPTS = LimitScripts(**{name: Script(name, name) for name in ("admit", "settle", "void", "renew", "levels")})
@@ -56,6 +56,14 @@ class FakeLane:
         """See LaneLike."""
         return self._ask(Asked(script.name, (keys, args)))
 
+    def call(self, script: Script, call: ScriptCall) -> asyncio.Future[Any]:
+        """See LaneLike."""
+        count, *values = unpacked(call.packed)
+        keys = int(count)
+        assert 1 + len(values) == call.parts
+        assert call.key == values[0]
+        return self.run(script, values[:keys], values[keys:])
+
     def gather(self, script: Script, key: bytes, gathering: Gathering) -> None:
         """See LaneLike."""
         if self.gathers:
@@ -65,10 +73,7 @@ class FakeLane:
 
     def _write(self, script: Script, key: bytes, gathering: Gathering) -> None:
         call = gathering.written()
-        count, *values = unpacked(call.packed)
-        keys = int(count)
-        assert 1 + len(values) == call.parts
-        assert key == call.key == values[0]
+        assert key == call.key
 
         def done(future: asyncio.Future[Any]) -> None:
             failure = future.exception()
@@ -77,7 +82,7 @@ class FakeLane:
             else:
                 gathering.answered(future.result())
 
-        future = self.run(script, values[:keys], values[keys:])
+        future = self.call(script, call)
         if future.done():
             done(future)
         else:

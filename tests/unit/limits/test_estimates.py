@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.limits.estimates import InputConstants, InputSize, dearest, measure_input, worst_output
+from gateway.limits.estimates import InputConstants, dearest, measure_input, worst_output
 from gateway.model import Backend, ChatRequest, Price
 
 NOTHING = InputConstants(per_message=0, per_image=0)
@@ -17,10 +17,22 @@ ONE_IMAGE = InputConstants(per_message=0, per_image=1000)
 PIXELS = "iVBORw0KGgo/+A" * 500
 
 
+class InputSize(NamedTuple):
+    """What ``measure_input`` gives."""
+
+    text_bytes: int
+    upper_tokens: int
+
+
+def measure_raw(raw: Any, constants: InputConstants) -> InputSize:
+    """The size of a request with these fields."""
+    return InputSize(*measure_input(ChatRequest(model="m", fields=raw), constants))
+
+
 def measure(messages: Any, constants: InputConstants = NOTHING, **fields: Any) -> InputSize:
     """The size of a request with these messages."""
     raw = {name: json.dumps(value).encode() for name, value in {"messages": messages, **fields}.items()}
-    return measure_input(ChatRequest(model="m", fields=raw), constants)
+    return measure_raw(raw, constants)
 
 
 def message(content: Any, **more: Any) -> dict[str, Any]:
@@ -75,7 +87,7 @@ def test_an_image_elsewhere_costs_the_constant() -> None:
 def test_slashes_may_be_escaped() -> None:
     r"""Some encoders write ``\/``."""
     raw = json.dumps([message([image(f"data:image/png;base64,{PIXELS}")])]).replace("/", "\\/").encode()
-    size = measure_input(ChatRequest(model="m", fields={"messages": raw}), ONE_IMAGE)
+    size = measure_raw({"messages": raw}, ONE_IMAGE)
     assert 1000 <= size.upper_tokens < 1300
 
 
@@ -97,7 +109,7 @@ def test_text_that_looks_like_an_image_counts_as_text(content: Any) -> None:
 def test_a_key_that_hides_behind_an_escape_costs_an_image() -> None:
     """No encoder writes a letter so; who does may mean a key that is looked for."""
     raw = b'[{"role":"user","content":[{"type":"image_url","image\\u005furl":{"url":"https://x.test"}}]}]'
-    assert measure_input(ChatRequest(model="m", fields={"messages": raw}), ONE_IMAGE).upper_tokens > 1000
+    assert measure_raw({"messages": raw}, ONE_IMAGE).upper_tokens > 1000
 
 
 def test_the_worst_output_is_that_of_any_attempt() -> None:

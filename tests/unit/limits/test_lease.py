@@ -91,6 +91,7 @@ def test_header_lines_say_what_the_header_fields_say(left: tuple[int, int, int],
     lease = AdmittedLease(two, admit_call(), lambda *_: None)
     many = (10, 8, 2**53 - 1, 9)
     lease.reply = admitted(*[(most, each, reset_ms) for most, each in zip(many, (*left, 1), strict=True)])
+    lease.reply.kind = two.kind
     assert lease.header_lines() == b"".join(b"%b: %b\r\n" % field for field in lease.headers())
     assert len(lease.headers()) == 6
     lease.reply = None

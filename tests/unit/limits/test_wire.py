@@ -22,6 +22,7 @@ from gateway.limits.wire import (
     count,
 )
 from gateway.model import Limit, Price, Usage
+from gateway.redis.script import ScriptCall
 from tests.support.limit_server import unpacked
 
 OPTIONS = ScriptOptions()
@@ -75,9 +76,14 @@ def _after_limits(told: bytes) -> Any:
 
 def _admission(*calls: AdmitCall) -> tuple[list[bytes], list[bytes]]:
     """Keys and arguments of an admission."""
-    packed = codec.pack_admit(calls, [value for call in calls for value in codec.admit_values(call)], OPTIONS)
-    count, *parts = unpacked(packed.packed)
-    assert len(parts) + 1 == packed.parts
+    return _parts(codec.pack_admit(calls, [value for call in calls for value in codec.admit_values(call)], OPTIONS))
+
+
+def _parts(call: ScriptCall) -> tuple[list[bytes], list[bytes]]:
+    """Keys and arguments of a call."""
+    count, *parts = unpacked(call.packed)
+    assert len(parts) + 1 == call.parts
+    assert call.key == parts[0]
     return parts[: int(count)], parts[int(count) :]
 
 
@@ -102,9 +108,10 @@ def test_the_keys_of_a_call_lie_in_one_slot() -> None:
     """All keys carry the tenant's hash tag; slots come in the order of the limits of concurrency."""
     keys, _ = _admission(_admit(), _admit(lease_id="b"))
     assert keys == [b"lgw:1:{acme}:" + each for each in (b"levels", b"slots:t:two", b"lease:lease-1", b"lease:b")]
-    settle = codec.encode_settle((_settle(), _settle(lease_id="lease-2")), OPTIONS)
-    assert settle.keys[1:3] == (b"lgw:1:{acme}:usage:1970-01-01", b"lgw:1:{acme}:events")
-    assert all(key.startswith(b"lgw:1:{acme}:") for key in settle.keys)
+    keys, _ = _parts(codec.pack_settle((_settle(), _settle(lease_id="b")), OPTIONS))
+    ledger = (b"usage:1970-01-01", b"events")
+    names = (b"levels", *ledger, b"slots:t:two", b"lease:lease-1", b"lease:b")
+    assert keys == [b"lgw:1:{acme}:" + each for each in names]
 
 
 @pytest.mark.parametrize("many", [1, 2, 9_000])
@@ -172,7 +179,7 @@ def test_only_reported_usage_is_learned_from() -> None:
         _settle(text_bytes=9, usage=None),
         _settle(text_bytes=9, usage=Usage(estimated=True)),
     ]
-    (told,) = codec.encode_settle(learned, OPTIONS).args
+    _, (told,) = _parts(codec.pack_settle(learned, OPTIONS))
     assert _after_limits(told)[7:][13::17] == [9, 0, 0]
 
 
