@@ -14,11 +14,22 @@ from typing import ClassVar, Literal
 import msgspec
 
 from gateway.fingerprint import digest_of
-from gateway.model.base import AnthropicOptions, Credentials, EchoOptions, Frozen, Price, Problem, Timeouts, Usage
+from gateway.model.base import (
+    AnthropicOptions,
+    BedrockOptions,
+    Credentials,
+    EchoOptions,
+    Frozen,
+    Price,
+    Problem,
+    Timeouts,
+    Usage,
+)
 from gateway.model.credentials import Credential
 
 __all__ = [  # and all below
     "AnthropicOptions",
+    "BedrockOptions",
     "Credential",
     "Credentials",
     "EchoOptions",
@@ -103,7 +114,7 @@ class Backend(Frozen, frozen=True):
     disabled: bool = False
     echo: EchoOptions | None = None
     anthropic: AnthropicOptions | None = None  # None for other providers
-    model_fields: tuple[str, ...] = ()  # of bedrock: request fields for the model beyond those that Converse knows
+    bedrock: BedrockOptions | None = None  # None for other providers
     unsupported_fields: frozenset[str] = frozenset()  # request fields that are not sent to it, in small letters
     apis: frozenset[Api] = frozenset()  # what it has beside chat completions
     file_uris: tuple[str, ...] = ()  # of Gemini: prefixes of Google's own places that callers may have read

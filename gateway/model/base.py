@@ -72,6 +72,13 @@ class AnthropicOptions(Frozen, frozen=True):
     thinking: Literal["adaptive", "budget", "none"] = "adaptive"  # how its model is asked to reason
 
 
+class BedrockOptions(Frozen, frozen=True):
+    """How a model of Amazon Bedrock is called."""
+
+    model_fields: tuple[str, ...] = ()  # request fields for the model beyond those that Converse knows
+    guardrail: tuple[str, str] | None = None  # its id or ARN, and its version
+
+
 class EchoOptions(Frozen, frozen=True):
     """How the in-process ``echo`` provider answers."""
 

@@ -21,6 +21,7 @@ from gateway.model import OUTPUT_LIMITS, Api
 from gateway.registry import values
 from gateway.registry.backend_anthropic import HEADERS, Anthropic
 from gateway.registry.backend_auth import KEY_HEADERS, Auth
+from gateway.registry.backend_bedrock import Bedrock
 from gateway.registry.base import (
     Document,
     Duration,
@@ -43,19 +44,6 @@ def _at_most_an_hour(seconds: float) -> float:
     return seconds
 
 
-_OF_CONVERSE = frozenset(
-    {
-        "temperature",
-        "top_p",
-        "stop",
-        "tools",
-        "tool_choice",
-        "parallel_tool_calls",
-        "response_format",
-        "reasoning_effort",
-    }
-)
-
 Url = Annotated[
     values.Url,
     PlainValidator(lambda value: values.url(value if isinstance(value, str) else "")),
@@ -75,15 +63,6 @@ def _can_be_left_out(value: str) -> str:
 
 ApiVersion = Annotated[str, StringConstraints(pattern=r"^([0-9]{4}-[0-9]{2}-[0-9]{2}(-preview)?|preview|latest)$")]
 FileUri = Annotated[str, StringConstraints(pattern=r"^(gs|https)://[!-~]{1,1000}/$")]
-
-
-def _is_of_the_model(value: str) -> str:
-    if value.casefold() in _OF_CONVERSE:
-        raise ValueError("is one that Converse has a place for")
-    return _can_be_left_out(value)
-
-
-ModelField = Annotated[str, AfterValidator(_is_of_the_model)]
 UnsupportedField = Annotated[str, AfterValidator(_can_be_left_out)]
 
 
@@ -139,16 +118,6 @@ class Echo(Node):
     token_delay: Duration | None = Field(default=None, description="Between two tokens. Default: none.")
     output_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
         default=None, description="How many words it answers with. Default: as many as the last user message has."
-    )
-
-
-class Bedrock(Node):
-    """How a model of Amazon Bedrock is called."""
-
-    additional_model_request_fields: Annotated[list[ModelField], Field(max_length=32)] = Field(
-        default_factory=list,
-        description="Request fields that the model takes beyond those of Converse, such as top_k or thinking: they are"
-        " sent as additionalModelRequestFields, under the same names. Others are refused.",
     )
 
 

@@ -17,6 +17,7 @@ from gateway.registry.compile_auth import NOT_READ, SecretSource, auth_headers, 
 from gateway.registry.documents import Answer as AnswerSpec
 from gateway.registry.documents import Anthropic as AnthropicSpec
 from gateway.registry.documents import BackendDocument, FieldErrors
+from gateway.registry.documents import Bedrock as BedrockSpec
 from gateway.registry.documents import Cache as CacheSpec
 from gateway.registry.documents import Echo as EchoSpec
 from gateway.registry.documents import Parameters as ParametersSpec
@@ -101,10 +102,10 @@ def compile_backend(document: BackendDocument, secrets: SecretSource) -> model.B
             cache_write_nano_usd=price.cache_write_input_per_million,
         ),
         disabled=spec.disabled,
-        model_fields=() if spec.bedrock is None else tuple(spec.bedrock.additional_model_request_fields),
         unsupported_fields=frozenset(name.casefold() for name in spec.unsupported_fields),
         apis=frozenset(spec.apis),
         echo=_echo(spec.echo or EchoSpec()) if spec.provider == "echo" else None,
+        bedrock=_bedrock(spec.bedrock or BedrockSpec()) if spec.provider == "bedrock" else None,
         anthropic=_anthropic(spec.anthropic or AnthropicSpec()) if spec.provider == "anthropic" else None,
     )
 
@@ -137,6 +138,14 @@ def _anthropic(spec: AnthropicSpec) -> model.AnthropicOptions:
         betas=tuple(dict.fromkeys(spec.betas)),
         caller_betas=frozenset(spec.caller_betas),
         thinking=spec.thinking,
+    )
+
+
+def _bedrock(spec: BedrockSpec) -> model.BedrockOptions:
+    guardrail = spec.guardrail
+    return model.BedrockOptions(
+        model_fields=tuple(dict.fromkeys(spec.additional_model_request_fields)),
+        guardrail=None if guardrail is None else (guardrail.identifier, guardrail.version),
     )
 
 

@@ -6,6 +6,7 @@ One model per kind; ``base`` says how they behave. Nothing is defined here: this
 from gateway.registry.backend import BackendDocument, BackendSpec, Echo, Price, Queue, Timeouts
 from gateway.registry.backend_anthropic import Anthropic
 from gateway.registry.backend_auth import Auth, Secret
+from gateway.registry.backend_bedrock import Bedrock
 from gateway.registry.base import API_VERSION, Document, FieldErrors, Kind, Metadata, Node
 from gateway.registry.conditions import Target, When
 from gateway.registry.scenario import Access, Answer, Cache, Override, Parameters, ScenarioDocument, ScenarioSpec
@@ -18,6 +19,7 @@ __all__ = [
     "Auth",
     "BackendDocument",
     "BackendSpec",
+    "Bedrock",
     "Cache",
     "Document",
     "Echo",

@@ -24,6 +24,7 @@ from gateway.dialects.bedrock import schema
 from gateway.dialects.bedrock.blocks import Blocks, tool_use_id
 from gateway.dialects.contract import Outgoing
 from gateway.errors import InvalidRequest
+from gateway.model import BedrockOptions
 
 _EMPTY_SCHEMA = msgspec.Raw(b'{"type":"object","properties":{}}')
 _INSTRUCTS = frozenset({"system", "developer"})
@@ -37,6 +38,7 @@ def write_request(ask: Ask) -> Outgoing:
     """The request to send. Raises InvalidRequest for what cannot be said."""
     chat = _Conversation(ask)
     chat.read()
+    options = ask.backend.bedrock or BedrockOptions()
     stops = [each for each in ask.stop() if each]
     request = schema.Request(
         messages=chat.turns,
@@ -44,7 +46,8 @@ def write_request(ask: Ask) -> Outgoing:
         inference_config=_inference_config(ask, stops),
         tool_config=_tool_config(ask, chat),
         output_config=_output_config(ask),
-        additional_model_request_fields=_model_fields(ask),
+        guardrail_config=_guardrail(options),
+        additional_model_request_fields=_model_fields(ask, options),
         additional_model_response_field_paths=_STOP_SEQUENCE if stops else None,
     )
     operation = "converse-stream" if ask.request.stream else "converse"
@@ -268,10 +271,17 @@ def _text_format(wanted: form.AnswerFormat) -> schema.TextFormat:
     )
 
 
-def _model_fields(ask: Ask) -> dict[str, msgspec.Raw] | None:
+def _guardrail(options: BedrockOptions) -> schema.Guardrail | None:
+    if options.guardrail is None:
+        return None
+    identifier, version = options.guardrail
+    return schema.Guardrail(guardrail_identifier=identifier, guardrail_version=version)
+
+
+def _model_fields(ask: Ask, options: BedrockOptions) -> dict[str, msgspec.Raw] | None:
     """What the registry says that the model takes beyond Converse, as it was given."""
     fields: dict[str, msgspec.Raw] = {}
-    for name in ask.backend.model_fields:
+    for name in options.model_fields:
         given = ask.take(name, msgspec.Raw, "JSON")
         if given is not None:
             fields[name] = given

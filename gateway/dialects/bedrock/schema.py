@@ -187,6 +187,13 @@ class OutputConfig(_Sent, kw_only=True):
     effort: str | None = None
 
 
+class Guardrail(_Sent, kw_only=True):
+    """What looks at the request and at the answer."""
+
+    guardrail_identifier: str
+    guardrail_version: str
+
+
 class Request(_Sent, kw_only=True):
     """A request of either operation."""
 
@@ -195,6 +202,7 @@ class Request(_Sent, kw_only=True):
     inference_config: InferenceConfig | None = None
     tool_config: ToolConfig | None = None
     output_config: OutputConfig | None = None
+    guardrail_config: Guardrail | None = None
     additional_model_request_fields: dict[str, msgspec.Raw] | None = None
     additional_model_response_field_paths: list[str] | None = None
 

@@ -64,6 +64,7 @@ _OUTPUT_LIMITS = frozenset(OUTPUT_LIMITS)
 
 # An array that holds something; what it holds is not read.
 _has_item = re.compile(rb"\[[ \t\n\r]*[^] \t\n\r]").match
+_ACCEPTED = {"bedrock": b"*/*"}  # whose streams are of a type of their own
 _USAGE_ASKED = b',"stream_options":{"include_usage":true}'
 
 
@@ -275,7 +276,7 @@ def request_head(backend: Backend, path: str) -> bytes:
         f"POST {backend.path}{path} HTTP/1.1".encode(),
         b"host: " + host_of(origin).encode(),
         b"content-type: application/json",
-        b"accept: application/json, text/event-stream",
+        b"accept: " + _ACCEPTED.get(backend.provider, b"application/json, text/event-stream"),
         b"accept-encoding: identity",
         *(name + b": " + value for name, value in backend.headers),
     ]

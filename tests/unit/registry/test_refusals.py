@@ -63,7 +63,12 @@ BACKENDS: list[tuple[Document, str, str]] = [
     (
         backend(provider="bedrock", bedrock={"additionalModelRequestFields": ["messages"]}),
         "spec.bedrock.additionalModelRequestFields[0]",
-        "decided by the gateway",
+        "Converse has a place for",
+    ),
+    (
+        backend(provider="bedrock", bedrock={"guardrail": {"identifier": "a/b", "version": "1"}}),
+        "spec.bedrock.guardrail.identifier",
+        "pattern",
     ),
     (
         backend(provider="openia"),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from gateway.dialects.bedrock.translation import ConverseTranslation
 from gateway.dialects.openai.request import read_chat_request
 from gateway.errors import InvalidRequest
-from gateway.model import Backend, Origin
+from gateway.model import Backend, BedrockOptions, Origin
 from tests.support.bedrock import allowed
 
 PNG = "data:image/png;base64,iVBORw0KGgo="
@@ -126,15 +126,23 @@ def test_limits_of_the_output_are_the_least_of_all() -> None:
 def test_only_fields_that_the_registry_names_go_beyond_converse() -> None:
     """As they were given, whatever they hold; another one is refused."""
     fields = {"messages": [{"role": "user", "content": "Hi"}], "top_k": 5, "thinking": {"type": "adaptive"}}
-    body, _ = translated(fields, model_fields=("thinking", "top_k", "other"))
+    body, _ = translated(fields, bedrock=BedrockOptions(model_fields=("thinking", "top_k", "other")))
     assert body["additionalModelRequestFields"] == {"thinking": {"type": "adaptive"}, "top_k": 5}
     with pytest.raises(InvalidRequest) as refused:
-        translated(fields, model_fields=("top_k",))
+        translated(fields, bedrock=BedrockOptions(model_fields=("top_k",)))
     assert refused.value.param == "thinking"
-    body, call = translated(fields, lenient=True, model_fields=("top_k",))
+    body, call = translated(fields, lenient=True, bedrock=BedrockOptions(model_fields=("top_k",)))
     assert call.outgoing.dropped == ("thinking",)
     body, call = translated(fields, unsupported_fields=frozenset({"top_k", "thinking"}))
     assert call.outgoing.dropped == ()
+
+
+def test_a_guardrail_goes_with_every_request() -> None:
+    """Whole or as a stream, whatever is asked."""
+    options = BedrockOptions(guardrail=("gr0123456789", "DRAFT"))
+    for more in ({}, {"stream": True}):
+        body, _ = translated({"messages": [{"role": "user", "content": "Hi"}]} | more, bedrock=options)
+        assert body["guardrailConfig"] == {"guardrailIdentifier": "gr0123456789", "guardrailVersion": "DRAFT"}
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def test_usage_counts_all_that_went_in_and_came_out() -> None:
         "prompt_tokens_details": {"cached_tokens": 4},
         "completion_tokens_details": {"reasoning_tokens": 5},
     }
-    assert read_usage == Usage(input_tokens=12, cached_input_tokens=4, output_tokens=8)
+    assert read_usage == Usage(input_tokens=12, cached_input_tokens=4, output_tokens=8, reasoning_tokens=5)
 
 
 def test_figures_that_make_no_sense_are_bounded() -> None:
