@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
-from gateway.model.credentials import AwsCredential, TokenFile
+from gateway.model.credentials import AwsCredential, GoogleServiceAccount, TokenFile
 from gateway.settings import SecretReader
 from gateway.upstream.bearer import file_tokens
+from gateway.upstream.google_tokens import GoogleTokens, TokenOptions
 
 if TYPE_CHECKING:
     from gateway.model import Backend, Credential
@@ -73,4 +74,17 @@ class AwsSigning:
 def signers(settings: Settings) -> Signers:
     """All kinds. A kind is a line here and one in ``gateway.registry.compile_auth``."""
     aws = AwsSigning(settings)
-    return Signers({TokenFile: file_tokens(SecretReader(settings).file), AwsCredential: aws}, (aws.close,))
+    google = GoogleTokens(token_options(settings))
+    return Signers(
+        {TokenFile: file_tokens(SecretReader(settings).file), AwsCredential: aws, GoogleServiceAccount: google},
+        (aws.close, google.close),
+    )
+
+
+def token_options(settings: Settings) -> TokenOptions:
+    """The bounds of access tokens that are asked for."""
+    return TokenOptions(
+        timeout_s=settings.upstream_token_timeout_s,
+        renew_s=settings.upstream_token_renew_s,
+        ca_file=settings.upstream_ca_file,
+    )

@@ -42,3 +42,12 @@ class AwsCredential(Credential, frozen=True):
     region: str
     service: str
     keys: AwsKeys | None = None  # None: those that the process's surroundings give
+
+
+class GoogleServiceAccount(Credential, frozen=True):
+    """What access tokens of Google are asked for with; ``private_key`` is PEM."""
+
+    email: str
+    key_id: str
+    private_key: str
+    token_uri: str

@@ -245,6 +245,9 @@ class BackendSpec(Node):
             yield "url", "must be that of the resource, without /openai"
 
     def _google_errors(self) -> Iterator[tuple[str, str]]:
+        is_google = self.auth is not None and self.auth.type == "googleServiceAccount"
+        if is_google and self.provider not in ("gemini", "vertex", "openai"):
+            yield "auth.type", f"googleServiceAccount is not for provider {self.provider}"
         if self.file_uris and self.provider not in ("gemini", "vertex"):
             yield "fileUris", "is for the providers gemini and vertex only"
         if self.provider == "vertex" and self.url is not None and not self.url.path.endswith("/publishers/google"):

@@ -52,24 +52,28 @@ class Secret(Node):
         return self
 
 
-KEY_HEADERS: Final[Mapping[str, str]] = MappingProxyType({"anthropic": "x-api-key", "azure": "api-key"})
+KEY_HEADERS: Final[Mapping[str, str]] = MappingProxyType(
+    {"anthropic": "x-api-key", "azure": "api-key", "gemini": "x-goog-api-key", "vertex": "x-goog-api-key"}
+)
 """The header that holds a key, by the provider, where its document does not say."""
 AwsName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,64}$")]
-_WITH_SECRET = frozenset({"bearer", "bearerFile", "header"})
+_WITH_SECRET = frozenset({"bearer", "bearerFile", "googleServiceAccount", "header"})
 _OF_AWS = ("region", "service", "access_key_id", "secret_access_key", "session_token")
 
 
 class Auth(Node):
     """The credential sent upstream."""
 
-    type: Literal["bearer", "bearerFile", "header", "aws", "none"] = Field(
+    type: Literal["bearer", "bearerFile", "googleServiceAccount", "header", "aws", "none"] = Field(
         description="bearer: `Authorization: Bearer SECRET`; bearerFile: the same with a secret file that is read again"
-        " while it is used, such as an Entra token; header: the secret alone in a header of your choice; aws: requests"
-        " are signed (Signature Version 4); none."
+        " while it is used, such as an Entra token; googleServiceAccount: an access token, which the gateway gets with"
+        " the account's JSON key that the secret holds; header: the secret alone in a header of your choice; aws:"
+        " requests are signed (Signature Version 4); none."
     )
     name: HeaderName | None = Field(
         default=None,
-        description="The header, for type header. Default: x-api-key for provider anthropic, api-key for azure.",
+        description="The header, for type header. Default: x-api-key for provider anthropic, api-key for azure,"
+        " x-goog-api-key for gemini and vertex.",
     )
     secret: Secret | None = Field(
         default=None, description="Where the credential is; required with type bearer, bearerFile and header."

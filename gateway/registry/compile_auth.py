@@ -12,9 +12,10 @@ from types import MappingProxyType
 from typing import Final, Protocol
 
 from gateway import model
-from gateway.model.credentials import AwsCredential, AwsKeys, TokenFile
+from gateway.model.credentials import AwsCredential, AwsKeys, GoogleServiceAccount, TokenFile
 from gateway.registry.backend_auth import KEY_HEADERS, Auth, Secret
 from gateway.registry.base import FieldErrors
+from gateway.registry.google_account import google_account
 
 NOT_READ: Final = b"not-read"
 """What stands for a secret where a registry is looked at far from its secrets."""
@@ -76,7 +77,20 @@ def _aws(auth: Auth, secrets: SecretSource) -> AwsCredential:
     return AwsCredential(region=auth.region or "", service=auth.service or "bedrock", keys=keys)
 
 
-CREDENTIALS: Final[Mapping[str, CompileCredential]] = MappingProxyType({"bearerFile": _token_file, "aws": _aws})
+def _google_service_account(auth: Auth, secrets: SecretSource) -> model.Credential:
+    assert auth.secret is not None, "the document was checked"
+    field, content = read_secret(auth.secret, secrets)
+    if content == NOT_READ:
+        return GoogleServiceAccount(email="", key_id="", private_key="", token_uri="")
+    try:
+        return google_account(content)
+    except ValueError as error:
+        raise FieldErrors((field, str(error))) from None
+
+
+CREDENTIALS: Final[Mapping[str, CompileCredential]] = MappingProxyType(
+    {"bearerFile": _token_file, "aws": _aws, "googleServiceAccount": _google_service_account}
+)
 """By ``spec.auth.type``: the kinds that no static header can hold."""
 
 

@@ -164,6 +164,12 @@ class Settings(ClusterSettings):
     upstream_ca_file: Path | None = _value(
         None, "an existing file", "PEM file with the certificate authorities of backends, instead of the system's."
     )
+    upstream_token_timeout_s: Duration = _seconds(
+        10, 0.1, 60, "Time for asking for an access token, such as that of a Google service account."
+    )
+    upstream_token_renew_s: Duration = _seconds(
+        300, 1, 3600, "How long before its end an access token is renewed, but not in the first half of its time."
+    )
     upstream_max_connections: int = _count(
         20000, 1, 1000000, "connections", "Connections per origin of backends and worker, idle ones included."
     )

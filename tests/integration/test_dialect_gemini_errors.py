@@ -44,7 +44,7 @@ def running() -> Iterator[Trio]:
     key = new_key()
     behaviour = Gemini()
     with ScriptedUpstream(behaviour) as upstream:
-        auth = {"type": "header", "name": "x-goog-api-key", "secret": {"env": "LLM_GATEWAY_SECRET_GEMINI"}}
+        auth = {"type": "header", "secret": {"env": "LLM_GATEWAY_SECRET_GEMINI"}}
         spec: Document = {"provider": "gemini", "url": f"{upstream.url}/v1beta", "model": "gemini-3-flash"}
         documents = [
             document("Backend", "gemini", spec | {"auth": auth, "unsupportedFields": ["logit_bias"]}),

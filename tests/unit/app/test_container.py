@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gateway.app import signing
 from gateway.app.container import (
     connection_limits,
     edge_options,
@@ -14,6 +15,7 @@ from gateway.app.container import (
 )
 from gateway.auth import FetchOptions, KeyOptions, TokenOptions
 from gateway.settings import Settings
+from gateway.upstream.google_tokens import TokenOptions as AccessTokenOptions
 
 
 def test_every_bound_of_connections_comes_from_its_setting() -> None:
@@ -81,6 +83,15 @@ def test_the_defaults_of_tokens_are_those_of_the_settings() -> None:
     assert fetch_options(settings) == FetchOptions()
     assert key_options(settings) == KeyOptions()
     assert token_options(settings) == TokenOptions()
+
+
+def test_every_bound_of_access_tokens_comes_from_its_setting(tmp_path: Path) -> None:
+    """Those that are asked for with a service account; the defaults are the same."""
+    ca_file = tmp_path / "ca.pem"
+    ca_file.write_text("")
+    settings = Settings.load(upstream_token_timeout_s="6", upstream_token_renew_s="7", upstream_ca_file=ca_file)
+    assert signing.token_options(settings) == AccessTokenOptions(timeout_s=6, renew_s=7, ca_file=ca_file)
+    assert signing.token_options(Settings.load()) == AccessTokenOptions()
 
 
 def test_the_options_of_the_edge_come_from_their_settings() -> None:

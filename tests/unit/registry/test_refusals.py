@@ -70,6 +70,7 @@ BACKENDS: list[tuple[Document, str, str]] = [
         "spec.bedrock.guardrail.identifier",
         "pattern",
     ),
+    (backend(auth={"type": "googleServiceAccount"}), "spec.auth.secret", "is required with type googleServiceAccount"),
     (
         backend(provider="openia"),
         "spec.provider",
@@ -127,7 +128,7 @@ BACKENDS: list[tuple[Document, str, str]] = [
         "spec.headers.x-token",
         "spec.auth",
     ),
-    (auth(type="basic"), "spec.auth.type", "must be 'bearer', 'bearerFile', 'header', 'aws' or 'none'"),
+    (auth(type="basic"), "spec.auth.type", "must be 'bearer', 'bearerFile', 'googleServiceAccount', 'header', 'aws'"),
     (auth(secret=SECRET), "spec.auth.type", "is required"),
     (auth(type="bearer"), "spec.auth.secret", "is required with type bearer"),
     (auth(type="header", secret=SECRET), "spec.auth.name", "is required with type header"),
