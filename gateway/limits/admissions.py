@@ -88,10 +88,10 @@ class _Run:
         except (msgspec.MsgspecError, TypeError, ValueError) as error:
             self.failed(RedisRefused(f"an answer that cannot be read: {error}"))
             return
-        self._admissions.heard(self.bound, replies[-1])
         for future, reply in zip(self.futures, replies, strict=True):
             if not future.done():
                 future.set_result(reply)
+        self._admissions.heard(self.bound, replies[-1])  # last: whatever befalls it, the calls have their answers
 
     def failed(self, failure: RedisFailure) -> None:
         """See Gathering."""
