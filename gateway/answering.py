@@ -11,13 +11,14 @@ from gateway.model import AnswerRule, ChatRequest
 from gateway.reply import GONE, Asked, settle
 from gateway.scenarios import AnswerChecks, StreamWatch
 from gateway.telemetry import RequestRecord
-from gateway.upstream.call import Answer, Caller
+from gateway.upstream.attempts import Attempts
+from gateway.upstream.call import Answer
 
 
 class Answering:
     """Holds nothing of any request."""
 
-    def __init__(self, caller: Caller, answers: AnswerChecks) -> None:
+    def __init__(self, caller: Attempts[ChatRequest, Answer], answers: AnswerChecks) -> None:
         self._caller = caller
         self._answers = answers
 

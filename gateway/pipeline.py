@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
+from copy import copy
 from typing import NamedTuple, Protocol
 
 from msgspec.structs import replace
@@ -30,7 +31,7 @@ from gateway.model import ChatRequest, Credentials, Plan, Principal, Scenario, S
 from gateway.registry import resolve, usable_names
 from gateway.reply import Asked, Reply, give_up, settle, verdict_header
 from gateway.rollout import Rollouts, ShadowJob
-from gateway.routing import Asking, make_plan
+from gateway.routing import Asking, check_doable, make_plan
 from gateway.scenarios import render
 from gateway.sharing import Sharing
 from gateway.telemetry import RequestRecord
@@ -90,6 +91,13 @@ class Pipeline:
         self._rollouts = steps.rollouts
         self.finished = steps.rollouts.finished  # what is learned of a canary once a request of its scenario is over
 
+    def answered_by(self, answering: Answering, sharing: Sharing | None = None) -> Pipeline:
+        """The same line, whose calls ``answering`` makes, and ``sharing`` those that are shared; None: as here."""
+        other = copy(self)
+        other._answering = answering  # noqa: SLF001  # one of our own
+        other._sharing = sharing or self._sharing  # noqa: SLF001
+        return other
+
     async def identify(self, credentials: Credentials, record: RequestRecord) -> Principal:
         """Who calls; waits only for the keys of a token's issuer. Raises AuthenticationFailed."""
         return self._by_key(credentials, record) or await self._by_token(credentials, record)
@@ -128,7 +136,7 @@ class Pipeline:
         else:
             lease = await self._limiter.admit(limits, plan, request)
             request = lease.applied_to(request)
-        if scenario.shadow is not None and plan.attempts:
+        if scenario.shadow is not None and plan.attempts and asked.operation == "chat":
             copy = replace(asked, output_limit=request.output_limit)
             self._rollouts.shadows.offer(_job(scenario.shadow, principal, copy, incoming, record))
         admitted = Asked(principal.tenant.name, scenario, request, plan, lease, record)
@@ -176,7 +184,11 @@ class Pipeline:
             asking = Asking(principal=principal, request=request, headers=incoming.routing_headers)
         priced_only = limits is not None and limits.needs_price
         draw = random.random()  # noqa: S311  # a share of traffic, no secret
-        plan = make_plan(scenario, draw, self._max_attempts, priced_only=priced_only, asking=asking)
+        plan = make_plan(
+            scenario, draw, self._max_attempts, priced_only=priced_only, asking=asking, operation=request.operation
+        )
+        if not plan.attempts and request.operation != "chat":
+            check_doable(plan, request)
         return scenario, request, limits, plan
 
 

@@ -10,10 +10,11 @@ import asyncio
 
 from gateway.cache import Head
 from gateway.cleanup import Cleanup
+from gateway.dialects.openai.operations import SHAPES
 from gateway.errors import GatewayError
 from gateway.limits import End, Lease
-from gateway.meter import MeteredStream, charge, estimate_usage, with_input_of
-from gateway.model import ChatRequest, Dialect, Plan, Scenario
+from gateway.meter import MeteredStream, charge, estimate_input, estimate_usage, with_input_of
+from gateway.model import ChatRequest, Dialect, Plan, Scenario, Usage
 from gateway.telemetry import RequestRecord
 from gateway.upstream.call import Answer
 
@@ -92,15 +93,14 @@ def settle(asked: Asked, answer: Answer, status: int | None = None) -> None:
     """
     lease, request, record, backend = asked.lease, asked.request, asked.record, answer.backend
     variant = asked.scenario.variant
+    learns = request.operation == "chat"
     if answer.stream is not None:
         stream = answer.stream
-        usage = stream.usage or with_input_of(
-            stream.begun_usage, lease.bounded(estimate_usage(request, stream.output_bytes, stream.events))
-        )
-    elif answer.facts is not None:
-        usage = answer.facts.usage or lease.bounded(estimate_usage(request, answer.facts.output_bytes))
+        usage = stream.usage or _estimated(asked, stream.output_bytes, stream.events, stream.begun_usage)
     else:
-        lease.settle(End(backend=backend.name, status=answer.status, variant=variant))
+        usage = None if answer.facts is None else answer.facts.usage or _estimated(asked, answer.facts.output_bytes)
+    if usage is None:
+        lease.settle(End(backend=backend.name, status=status or _status(record, answer.status), variant=variant))
         return
     cost = charge(usage, backend.price)
     before, answers = answer.before, 1
@@ -108,10 +108,27 @@ def settle(asked: Asked, answer: Answer, status: int | None = None) -> None:
         thrown_away = before.facts.usage or lease.bounded(estimate_usage(request, before.facts.output_bytes))
         usage, cost, answers = usage + thrown_away, cost + charge(thrown_away, before.backend.price), 2
     status = status or _status(record, answer.status)
-    end = End(usage=usage, cost_nano_usd=cost, backend=backend.name, status=status, answers=answers, variant=variant)
+    end = End(
+        usage=usage,
+        cost_nano_usd=cost,
+        backend=backend.name,
+        status=status,
+        answers=answers,
+        variant=variant,
+        learns=learns,
+    )
     if lease.settle(end):
         record.usage = usage
         record.cost_nano_usd = cost
+
+
+def _estimated(asked: Asked, output_bytes: int, events: int = 0, begun: Usage | None = None) -> Usage | None:
+    """What an answer without usage used; None of an operation whose tokens cannot be told from what was sent."""
+    request = asked.request
+    if request.operation == "chat":
+        return with_input_of(begun, asked.lease.bounded(estimate_usage(request, output_bytes, events)))
+    shape = SHAPES[request.operation]
+    return asked.lease.bounded(estimate_input(request.fields[shape.needs])) if shape.counts_input else None
 
 
 def settle_unused(asked: Asked, answered: int = 200) -> None:

@@ -21,7 +21,7 @@ from gateway.app.signing import signers
 from gateway.app.slow_metrics import SlowMetrics
 from gateway.app.tasks import BackgroundTasks
 from gateway.auth import FetchOptions, IssuerKeys, KeyOptions, KeySetFetcher, TokenAuthenticator, TokenOptions
-from gateway.edge.build import EdgeOptions, build
+from gateway.edge.build import EdgeOptions, Served, build
 from gateway.edge.call import EdgeLimits
 from gateway.edge.connections import ConnectionLimits
 from gateway.limits import Limiter, LimitOptions
@@ -30,6 +30,7 @@ from gateway.limits.scripts import load_scripts
 from gateway.limits.settlements import QueueBounds
 from gateway.limits.wire import ScriptOptions
 from gateway.meter.ledger import Ledger
+from gateway.operations import Operations, UploadBounds
 from gateway.pipeline import OptionalSteps, Pipeline
 from gateway.rollout import RolloutOptions, Rollouts, ShadowOptions, Shadows
 from gateway.scenarios import AnswerChecks
@@ -39,6 +40,7 @@ from gateway.telemetry import AccessLog, Metrics, RolloutCounts
 from gateway.upstream import UpstreamClient, UpstreamLimits
 from gateway.upstream.call import Caller
 from gateway.upstream.embeddings import Embedder
+from gateway.upstream.operations import OperationCaller, UploadCaller
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -100,8 +102,9 @@ class Container:
         steps = OptionalSteps(self.rollouts, sharing)
         self.pipeline = Pipeline(self.registry, self.limiter, answering, settings.max_attempts, tokens, steps)
         ledger = None if self.admin.lane is None else Ledger(self.admin.lane, settings.usage_max_rows)
+        served = Served(self.pipeline, self._operations(limits, caller, answers))
         self.app: ASGIApp = build(
-            self.pipeline, self.metrics, self.access_log, edge_options(settings), ledger, self.sharing.conversations
+            served, self.metrics, self.access_log, edge_options(settings), ledger, self.sharing.conversations
         )
         self.readiness = Readiness(
             lambda: self.registry.snapshot.generation > 0,
@@ -109,6 +112,18 @@ class Container:
             lambda: [*self.registry.waiting_for, *(self.discovery.waiting_for if self.discovery is not None else ())],
         )
         self._tasks = BackgroundTasks()
+
+    def _operations(self, limits: UpstreamLimits, caller: Caller, answers: AnswerChecks) -> Operations:
+        """What else than chats is asked of models: over the same places at backends."""
+        calls = OperationCaller(self.upstream, limits, self.metrics, caller.backends)
+        answering = Answering(calls, answers)
+        sharing = Sharing(
+            self.sharing.cache, answering, Embedder(self.upstream, self.metrics), self.metrics, limits.max_event_bytes
+        )
+        line = self.pipeline.answered_by(answering, sharing)
+        uploads = UploadCaller(self.upstream, limits, self.metrics, caller.backends)
+        bounds = UploadBounds(held_max=self.settings.upload_held_bytes, parts_max=self.settings.max_top_level_fields)
+        return Operations(line, uploads, answers, bounds)
 
     async def start(self) -> None:
         """Begin what runs in the background."""
@@ -190,6 +205,7 @@ def upstream_limits(settings: Settings) -> UpstreamLimits:
         max_error_body_bytes=settings.upstream_max_error_body_bytes,
         max_event_bytes=settings.upstream_max_event_bytes,
         ca_file=settings.upstream_ca_file,
+        max_batch_items=settings.max_batch_items,
         queue_probe_s=settings.backend_queue_probe_s,
         workers=settings.workers,
     )
@@ -253,6 +269,7 @@ def edge_options(settings: Settings) -> EdgeOptions:
             max_body_bytes=settings.max_body_bytes,
             body_timeout_s=settings.client_body_timeout_s,
             max_top_level_fields=settings.max_top_level_fields,
+            max_upload_bytes=settings.max_upload_bytes,
             routing_headers=frozenset(settings.routing_headers),
         ),
         trusted_proxies=settings.trusted_proxies,

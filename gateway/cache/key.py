@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import msgspec
 
@@ -20,6 +21,9 @@ from gateway.fingerprint import digest_of
 from gateway.model import CachePolicy, ChatRequest, Frozen, Scenario, SimilarityPolicy
 
 _VERSION = b"1\0"
+KEPT: Final = frozenset({"chat", "embeddings", "rerank"})
+"""What is kept: what the same question has the same answer to, and that is small."""
+
 TEXT_CHARS_MAX = 8192
 """Longest question that is compared: what a model of embeddings takes is about that."""
 
@@ -62,6 +66,7 @@ def writing_of(
         tenant,
         scenario.fingerprint,
         request.model,
+        request.operation,
         tuple(fields),
         b",".join(fields.values()),  # JSON values, as many as names: no other ones are written so
         request.stream,
@@ -95,10 +100,13 @@ class Ways:
         policy = scenario.cache
         assert policy is not None, "asked for a scenario without a cache"
         directives = _directives(cache_control) if cache_control else ()
-        if request.choices != 1 or "no-store" in directives:
+        if request.choices != 1 or "no-store" in directives or request.operation not in KEPT:
             return None
         try:
-            digest = self.digest(tenant, scenario, (request.model, *route), request.fields)
+            asked = (
+                (request.model, *route) if request.operation == "chat" else (request.model, request.operation, *route)
+            )
+            digest = self.digest(tenant, scenario, asked, request.fields)
         except Unclear:
             return None
         return Way(
@@ -109,7 +117,9 @@ class Ways:
             flight=_flight(digest, request),
             stream=request.stream,
             reads="no-cache" not in directives and "max-age=0" not in directives,
-            question=None if policy.similar is None else self._question(tenant, scenario, request, route),
+            question=None
+            if policy.similar is None or request.operation != "chat"
+            else self._question(tenant, scenario, request, route),
             writing=writing,
         )
 

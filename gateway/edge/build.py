@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
@@ -17,6 +17,7 @@ from gateway.edge.call import Call, EdgeLimits, Frontdesk, Scope, Send
 from gateway.edge.chat import PATH as CHAT_PATH
 from gateway.edge.chat import ChatCompletions
 from gateway.edge.documented import BODY_PATHS, CALL_KEY, Completions, build_documented
+from gateway.edge.operations import add_operations, make_endpoints
 from gateway.edge.responses import COUNT_PATH, Responses
 from gateway.edge.responses import PATH as RESPONSES_PATH
 from gateway.edge.responses_docs import add_responses
@@ -25,6 +26,7 @@ from gateway.edge.scenarios import ScenarioCompletions, add_scenarios
 from gateway.edge.usage import add_usage
 from gateway.meter.ledger import Ledger
 from gateway.model import Frozen, IPNetwork
+from gateway.operations import Operations
 from gateway.pipeline import Pipeline
 from gateway.telemetry import AccessLog, Metrics
 
@@ -52,6 +54,13 @@ class EdgeOptions(Frozen, frozen=True):
     docs: bool = True
 
 
+class Endpoint(Protocol):
+    """A plain ASGI application of one path."""
+
+    def handle(self, call: Call) -> Awaitable[None]:
+        """Answer one call; to be awaited at once. Raises GatewayError."""
+
+
 class DataPort:
     """Sends each request to the application that serves it."""
 
@@ -60,7 +69,7 @@ class DataPort:
         frontdesk: Frontdesk,
         pipeline: Pipeline,
         completions: tuple[ChatCompletions, ScenarioCompletions],
-        others: Mapping[str, ChatCompletions],
+        others: Mapping[str, Endpoint],
         documented: ASGIApp,
     ) -> None:
         self._frontdesk = frontdesk
@@ -78,9 +87,9 @@ class DataPort:
 
     def _other(self, scope: Scope) -> Callable[[Call], Awaitable[None]]:
         """Who serves what is not the chat endpoint."""
-        other = self._others.get(scope["path"])
-        if other is not None:
-            return other.handle
+        endpoint = self._others.get(scope["path"])
+        if endpoint is not None:
+            return endpoint.handle
         is_call = scope["path"].startswith(SCENARIO_PREFIX) and scope["method"] not in ("GET", "HEAD")
         return self._scenarios.handle if is_call else self._serve_documented
 
@@ -113,8 +122,15 @@ class DataPort:
         await self._documented(scope, receive, send)
 
 
+class Served(NamedTuple):
+    """What answers requests."""
+
+    pipeline: Pipeline
+    operations: Operations
+
+
 def build(
-    pipeline: Pipeline,
+    served: Served,
     metrics: Metrics,
     access_log: AccessLog,
     options: EdgeOptions,
@@ -125,6 +141,7 @@ def build(
 
     Without a ``ledger`` there is no usage to be read; without ``conversations`` none can be gone on with.
     """
+    pipeline = served.pipeline
     addresses = ClientAddress(options.trusted_proxies)
     frontdesk = Frontdesk(options.limits, addresses, metrics, access_log, pipeline.finished)
     chat = ChatCompletions(frontdesk, pipeline, expose_backend=options.expose_backend)
@@ -138,7 +155,9 @@ def build(
     kept = conversations or Conversations(lambda: None, load_scripts(), ConversationBounds())
     responses = Responses(frontdesk, pipeline, kept, expose_backend=options.expose_backend)
     add_responses(documented, responses)
-    others: dict[str, ChatCompletions] = {RESPONSES_PATH: responses, COUNT_PATH: responses}
+    operations = make_endpoints(frontdesk, served.operations, expose_backend=options.expose_backend)
+    add_operations(documented, operations)
+    others: dict[str, Endpoint] = {RESPONSES_PATH: responses, COUNT_PATH: responses, **operations}
     app: ASGIApp = DataPort(frontdesk, pipeline, (chat, scenarios), others, documented)  # type: ignore[assignment]  # as in ``documented``
     if options.cors_allow_origins:
         frontdesk.is_wrapped = True

@@ -23,7 +23,7 @@ from gateway.edge.body import ClientGone, Receive, read_body, too_large
 from gateway.edge.connections import CONNECTION_EXTENSION, ClientConnection
 from gateway.edge.head import RequestHead, read_head, refuse_encoded_body
 from gateway.edge.wire import header_lines
-from gateway.errors import GatewayError, InternalError, MethodNotAllowed, Overloaded
+from gateway.errors import GatewayError, InternalError, MethodNotAllowed, Overloaded, RequestTimeout
 from gateway.model import ChatRequest, Frozen
 from gateway.telemetry import AccessLog, Metrics, RequestRecord, new_request_id, new_trace
 
@@ -40,6 +40,7 @@ class EdgeLimits(Frozen, frozen=True):
     max_body_bytes: int = 20_971_520
     body_timeout_s: float = 60.0
     max_top_level_fields: int = 256
+    max_upload_bytes: int = 104_857_600
     routing_headers: frozenset[str] = frozenset()  # names that conditions of targets may look at
 
 
@@ -48,7 +49,6 @@ class Call:
 
     __slots__ = (
         "_connection",
-        "_limits",
         "_receive",
         "_send",
         "_task",
@@ -56,7 +56,9 @@ class Call:
         "dialect",
         "direct",
         "gone",
+        "has_body",
         "head",
+        "limits",
         "reading",
         "record",
         "scope",
@@ -76,12 +78,13 @@ class Call:
         self.head = head
         self.dialect: ErrorDialect = OPENAI_ERRORS
         self.gone = False
+        self.has_body = True  # there may be more of it
         self.started = False
         self.direct = not desk.is_wrapped
         self.reading: tuple[bytes, ChatRequest] | None = None  # the body, where it had to be read
         self._receive = receive
         self._send = send
-        self._limits = desk.limits
+        self.limits = desk.limits
         self._watcher: asyncio.Task[None] | None = None
         self._connection = connection
         self._task: asyncio.Task[Any] | None = asyncio.current_task() if connection is None else connection.task
@@ -118,8 +121,8 @@ class Call:
         if connection is None or not connection.body_received:
             return None
         body = connection.take_body()
-        if len(body) > self._limits.max_body_bytes:
-            raise too_large(self._limits.max_body_bytes)
+        if len(body) > self.limits.max_body_bytes:
+            raise too_large(self.limits.max_body_bytes)
         self.record.bytes_in = len(body)
         return body
 
@@ -128,7 +131,7 @@ class Call:
         body = self.body_now()
         if body is not None:
             return body
-        limits = self._limits
+        limits = self.limits
         started_at = monotonic()
         try:
             body = await read_body(
@@ -140,6 +143,28 @@ class Call:
         if self._connection is None:
             self._watcher = asyncio.get_running_loop().create_task(self._watch(), name="watch for a disconnect")
         return body
+
+    async def piece(self) -> bytes:
+        """The next piece of a body that is passed on as it comes; ``b""`` at its end.
+
+        Each has the time that a whole body has otherwise. Raises RequestTimeout, ClientGone.
+        """
+        started_at = monotonic()
+        try:
+            async with asyncio.timeout(self.limits.body_timeout_s):
+                while self.has_body:
+                    message = await self._receive()
+                    if message["type"] != "http.request":
+                        raise ClientGone
+                    self.has_body = message.get("more_body", False)
+                    if data := message.get("body", b""):
+                        self.record.bytes_in += len(data)
+                        return bytes(data)
+                return b""
+        except TimeoutError:
+            raise RequestTimeout("The request's body took too long to arrive.") from None
+        finally:
+            self.record.client_wait_s += monotonic() - started_at
 
     async def _watch(self) -> None:
         """On a server that does not tell: wait for the disconnect, which after the body is all that can come."""

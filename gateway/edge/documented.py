@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import msgspec
 from fastapi import Depends, FastAPI, Request
@@ -27,8 +27,8 @@ from gateway.dialects.openai.errors import error_body
 from gateway.dialects.openai.request import read_chat_request
 from gateway.edge import chat as chat_endpoint
 from gateway.edge import schemas
-from gateway.edge.body import Written
-from gateway.edge.call import Call, error_headers, note_error
+from gateway.edge.body import Receive, Written
+from gateway.edge.call import Call, Scope, Send, error_headers, note_error
 from gateway.edge.chat import reply_headers
 from gateway.edge.wire import header_fields
 from gateway.errors import (
@@ -207,7 +207,14 @@ def completion_responses(app: FastAPI) -> dict[int | str, dict[str, Any]]:
     return {**ERRORS, 200: {"content": stream, "description": "The completion, whole or as a stream."}}
 
 
-def serve_with(app: FastAPI, path: str, method: str, endpoint: chat_endpoint.ChatCompletions) -> None:
+class PlainEndpoint(Protocol):
+    """A plain ASGI application."""
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Serve one request."""
+
+
+def serve_with(app: FastAPI, path: str, method: str, endpoint: PlainEndpoint) -> None:
     """Have a route that documents a shape lead to the plain ASGI application that serves it."""
     for route in app.routes:
         if isinstance(route, APIRoute) and route.path == path and method in (route.methods or ()):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from gateway.errors import BudgetExceeded
 from gateway.limits.text import DEGRADED, DEGRADED_LINES, Headers, duration, level_headers
 from gateway.limits.wire import refilled_ms, worst_of
 from gateway.model import Frozen, Usage
@@ -29,7 +30,7 @@ class End(Frozen, frozen=True):
 
     ``status`` is as an operator should read it; with ``keep`` the reservation stays charged as it is. ``answers`` is
     how many were had of those that the call might take. ``cached``: the answer was kept, or came of another's call.
-    ``variant`` is the scenario's.
+    ``variant`` is the scenario's. ``learns``: what was used says something of calls to come.
     """
 
     usage: Usage | None = None
@@ -40,6 +41,7 @@ class End(Frozen, frozen=True):
     answers: int = 1
     cached: bool = False
     variant: str = "base"
+    learns: bool = True
 
 
 NOTHING_USED = End()
@@ -130,10 +132,13 @@ class AdmittedLease(CountedLease):
         return Usage(input_tokens=reply.input_estimate, output_tokens=reply.output_estimate, estimated=True)
 
     def applied_to(self, request: ChatRequest) -> ChatRequest:
-        """The request with the output limit of the lease."""
+        """The request with the output limit of the lease. Raises BudgetExceeded where it cannot be bounded by it."""
         limit = self.output_limit
         if limit is None:
             return request
+        if request.operation != "chat" and limit < self.call.worst_output:  # none of them can be told to say less
+            self.settle(NOTHING_USED)
+            raise BudgetExceeded("What is left of a budget has no room for this request.")
         asked = request.max_output_tokens
         least = limit if asked is None or asked > limit else asked
         return msgspec.structs.replace(request, output_limit=limit, max_output_tokens=least)

@@ -267,6 +267,8 @@ class Limiter:
         if call.answers != end.answers and not end.keep:  # what is kept was reserved for all that there might be
             text_bytes = text_bytes // call.answers * end.answers
             choices = choices // call.answers * end.answers
+        if not end.learns:
+            text_bytes = 0
         self.shared.settle(
             SettleCall(
                 lease_id=call.lease_id,

@@ -37,6 +37,13 @@ def with_input_of(begun: Usage | None, estimate: Usage) -> Usage:
     )
 
 
+def estimate_input(raw: msgspec.Raw | bytes) -> Usage:
+    """The usage of a call of embeddings or rerank that reported none: of ``raw`` JSON, text or arrays of tokens."""
+    given = bytes(raw)
+    tokens = -(-len(given) // _BYTES_PER_TOKEN) if b'"' in given else given.count(b",") + 1
+    return Usage(input_tokens=tokens, estimated=True)
+
+
 def charge(usage: Usage, price: Price | None) -> int:
     """The cost of ``usage`` in nano-USD, rounded once, half up; 0 without a price."""
     if price is None:

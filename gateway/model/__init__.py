@@ -16,10 +16,13 @@ import msgspec
 from gateway.fingerprint import digest_of
 from gateway.model.base import (
     AnthropicOptions,
+    Api,
+    Batch,
     BedrockOptions,
     Credentials,
     EchoOptions,
     Frozen,
+    Operation,
     Price,
     Problem,
     Timeouts,
@@ -29,11 +32,14 @@ from gateway.model.credentials import Credential
 
 __all__ = [  # and all below
     "AnthropicOptions",
+    "Api",
+    "Batch",
     "BedrockOptions",
     "Credential",
     "Credentials",
     "EchoOptions",
     "Frozen",
+    "Operation",
     "Price",
     "Problem",
     "Timeouts",
@@ -45,9 +51,6 @@ Provider = Literal["openai", "azure", "anthropic", "bedrock", "gemini", "vertex"
 
 Dialect = Literal["chat", "messages", "responses", "completions"]
 """What a caller may speak: OpenAI Chat Completions, Anthropic Messages, OpenAI Responses, OpenAI Completions."""
-
-Api = Literal["responses"]
-"""What a backend of OpenAI's dialect may have beside chat completions."""
 
 OUTPUT_LIMITS = ("max_completion_tokens", "max_tokens")
 """The two names of a request's output limit: the newer one and the one that more servers know."""
@@ -94,7 +97,7 @@ class Backend(Frozen, frozen=True):
     """One model endpoint, compiled."""
 
     no_effect: ClassVar[frozenset[str]] = frozenset(
-        {"headers", "credential", "timeouts", "max_concurrent_requests", "queue", "price", "disabled"}
+        {"headers", "credential", "timeouts", "max_concurrent_requests", "queue", "price", "disabled", "batch"}
     )
 
     name: str
@@ -115,9 +118,10 @@ class Backend(Frozen, frozen=True):
     echo: EchoOptions | None = None
     anthropic: AnthropicOptions | None = None  # None for other providers
     bedrock: BedrockOptions | None = None  # None for other providers
-    unsupported_fields: frozenset[str] = frozenset()  # request fields that are not sent to it, in small letters
     apis: frozenset[Api] = frozenset()  # what it has beside chat completions
     file_uris: tuple[str, ...] = ()  # of Gemini: prefixes of Google's own places that callers may have read
+    batch: Batch | None = None  # None: however many inputs a call has, they are sent together
+    unsupported_fields: frozenset[str] = frozenset()  # request fields that are not sent to it, in small letters
 
     def __repr__(self) -> str:
         """The name alone: a repr ends in logs, and the headers hold the credential."""
@@ -358,7 +362,7 @@ class Native(Frozen, frozen=True):
 
 
 class ChatRequest(Frozen, frozen=True):
-    """A chat completion as asked for: the fields that route, limit or bill, decoded; all of them, raw.
+    """A chat completion, or another operation, as asked for: the fields that route, limit or bill, decoded; all, raw.
 
     ``fields`` holds every top-level member of the body exactly once, in the caller's order, as raw JSON. Where the
     caller speaks another dialect, they are a translation of what it wrote, which is ``native``.
@@ -377,6 +381,7 @@ class ChatRequest(Frozen, frozen=True):
     """The most output tokens of one choice that any backend may be asked for, whatever the fields say."""
 
     native: Native | None = None
+    operation: Operation = "chat"
     lenient: bool = False  # whether what a backend cannot do is left out, instead of refused
 
 

@@ -6,6 +6,22 @@ from typing import ClassVar, Literal
 
 import msgspec
 
+Api = Literal[
+    "responses",
+    "completions",
+    "embeddings",
+    "moderations",
+    "rerank",
+    "images",
+    "transcriptions",
+    "translations",
+    "speech",
+]
+"""What a backend of OpenAI's dialect may have beside chat completions."""
+
+Operation = Literal["chat", "embeddings", "moderations", "rerank", "images", "transcriptions", "translations", "speech"]
+"""What is asked of a model."""
+
 
 class Frozen(msgspec.Struct, frozen=True, kw_only=True):
     """Base of every value: immutable, cheap to make.
@@ -70,6 +86,13 @@ class AnthropicOptions(Frozen, frozen=True):
     betas: tuple[str, ...] = ()  # asked for with every request
     caller_betas: frozenset[str] = frozenset()  # that callers of Messages may ask for; "*": any
     thinking: Literal["adaptive", "budget", "none"] = "adaptive"  # how its model is asked to reason
+
+
+class Batch(Frozen, frozen=True):
+    """How the inputs of a large call are sent: so many together, in so many calls at the same time; both >= 1."""
+
+    inputs: int
+    concurrent: int = 4
 
 
 class BedrockOptions(Frozen, frozen=True):

@@ -61,6 +61,9 @@ def _can_be_left_out(value: str) -> str:
     return value
 
 
+WITH_APIS = ("openai", "azure")
+"""Providers that have more than chat completions, in OpenAI's dialect."""
+
 ApiVersion = Annotated[str, StringConstraints(pattern=r"^([0-9]{4}-[0-9]{2}-[0-9]{2}(-preview)?|preview|latest)$")]
 FileUri = Annotated[str, StringConstraints(pattern=r"^(gs|https)://[!-~]{1,1000}/$")]
 UnsupportedField = Annotated[str, AfterValidator(_can_be_left_out)]
@@ -88,7 +91,6 @@ class Queue(Node):
 
 _OF_ONE_PROVIDER: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
     {
-        "apis": ("apis", "openai"),
         "apiVersion": ("api_version", "azure"),
         "anthropic": ("anthropic", "anthropic"),
         "bedrock": ("bedrock", "bedrock"),
@@ -96,6 +98,17 @@ _OF_ONE_PROVIDER: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
     }
 )
 """Fields by their name in the document: the attribute, and the provider that has them."""
+
+
+class Batch(Node):
+    """How the inputs of a large call of embeddings or rerank are sent."""
+
+    max_inputs: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        description="The most inputs, or documents, that the backend takes in one call; one with more becomes several."
+    )
+    concurrent: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=4, description="How many of them are under way at the same time; each counts as one at the backend."
+    )
 
 
 class Price(Node):
@@ -175,10 +188,13 @@ class BackendSpec(Node):
         description="Request fields that it does not take, such as top_k, min_p, repetition_penalty, response_format:"
         " they are left out of what is sent to it.",
     )
-    apis: Annotated[list[Api], Field(max_length=16)] = Field(
-        default_factory=list,
-        description="What it has beside chat completions; requests of callers who speak that pass to it as they are."
-        " responses: OpenAI Responses.",
+    apis: Annotated[list[Api], Field(max_length=16)] | None = Field(
+        default=None,
+        description="What it has beside chat completions. Requests of callers who speak that pass to it as they are."
+        " responses: OpenAI Responses; completions: the older Completions. Default: embeddings.",
+    )
+    batch: Batch | None = Field(
+        default=None, description="How large calls of embeddings and rerank are split. Default: they are not."
     )
     file_uris: Annotated[list[FileUri], Field(max_length=64)] = Field(
         default_factory=list,
@@ -222,9 +238,10 @@ class BackendSpec(Node):
         for name, (field, provider) in _OF_ONE_PROVIDER.items():
             if getattr(self, field) and self.provider != provider:
                 yield name, f"is for provider {provider} only"
+        yield from self._apis_errors()
         yield from self._google_errors()
         if self.provider == "echo":
-            for field in ("url", "service", "auth", "headers"):
+            for field in ("url", "service", "auth", "headers", "batch"):
                 if getattr(self, field):
                     yield field, "is not for provider echo, which answers in process"
             return
@@ -237,6 +254,12 @@ class BackendSpec(Node):
         if self.provider == "anthropic":
             for header in HEADERS.intersection(self.headers):
                 yield f"headers.{header}", "goes to spec.anthropic"
+
+    def _apis_errors(self) -> Iterator[tuple[str, str]]:
+        if self.apis is not None and self.provider not in WITH_APIS:
+            yield "apis", "is for providers of OpenAI's dialect"
+        if self.provider == "azure" and "responses" in (self.apis or ()):
+            yield "apis", "responses is for provider openai only"
 
     def _azure_errors(self) -> Iterator[tuple[str, str]]:
         if self.service is not None:

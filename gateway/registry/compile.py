@@ -13,10 +13,11 @@ from gateway.dialects.openai.structured import response_format
 from gateway.registry import template
 from gateway.registry.accounts import ApiKeyDocument, PromptDocument, TenantDocument
 from gateway.registry.accounts import Limit as LimitSpec
+from gateway.registry.backend import WITH_APIS
 from gateway.registry.compile_auth import NOT_READ, SecretSource, auth_headers, credential_of
 from gateway.registry.documents import Answer as AnswerSpec
 from gateway.registry.documents import Anthropic as AnthropicSpec
-from gateway.registry.documents import BackendDocument, FieldErrors
+from gateway.registry.documents import BackendDocument, BackendSpec, FieldErrors
 from gateway.registry.documents import Bedrock as BedrockSpec
 from gateway.registry.documents import Cache as CacheSpec
 from gateway.registry.documents import Echo as EchoSpec
@@ -103,11 +104,21 @@ def compile_backend(document: BackendDocument, secrets: SecretSource) -> model.B
         ),
         disabled=spec.disabled,
         unsupported_fields=frozenset(name.casefold() for name in spec.unsupported_fields),
-        apis=frozenset(spec.apis),
+        apis=_apis(spec),
+        batch=None
+        if spec.batch is None
+        else model.Batch(inputs=spec.batch.max_inputs, concurrent=spec.batch.concurrent),
         echo=_echo(spec.echo or EchoSpec()) if spec.provider == "echo" else None,
         bedrock=_bedrock(spec.bedrock or BedrockSpec()) if spec.provider == "bedrock" else None,
         anthropic=_anthropic(spec.anthropic or AnthropicSpec()) if spec.provider == "anthropic" else None,
     )
+
+
+def _apis(spec: BackendSpec) -> frozenset[model.Api]:
+    """What a backend has beside chat completions; those that do not say have embeddings, as an echo has."""
+    if spec.apis is not None:
+        return frozenset(spec.apis)
+    return frozenset({"embeddings"}) if spec.provider in (*WITH_APIS, "echo") else frozenset()
 
 
 def _timeouts(spec: TimeoutsSpec) -> model.Timeouts:

@@ -61,7 +61,7 @@ def offers_tools(request: ChatRequest) -> bool:
 
 def has_images(request: ChatRequest) -> bool:
     """Whether there may be an image in the messages; see ``dialects.openai.images``."""
-    return find_images(bytes(request.fields["messages"]))[0] > 0
+    return find_images(bytes(request.fields.get("messages", b"")))[0] > 0
 
 
 def _is_nothing(raw: msgspec.Raw | bytes) -> bool:

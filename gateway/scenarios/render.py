@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from gateway.dialects.openai.operations import SHAPES, UPLOADED, request_of
 from gateway.errors import InvalidRequest
 from gateway.model import NO_PARAMETERS, OUTPUT_LIMITS, AnswerRule, ChatRequest, Parameters, Scenario
 from gateway.scenarios.fields import check_fields
@@ -25,6 +26,8 @@ def render(scenario: Scenario, request: ChatRequest) -> ChatRequest:
     what it must not, no message at all; RequestTooLarge.
     """
     given = request.fields
+    if request.operation != "chat":
+        return _adjusted(scenario, request)
     if (
         scenario.prompt is None
         and scenario.parameters is NO_PARAMETERS
@@ -54,6 +57,24 @@ def render(scenario: Scenario, request: ChatRequest) -> ChatRequest:
         choices=_choices(fields, request.choices),
         answers=2 if scenario.answer is not None and scenario.answer.retry and not request.stream else 1,
     )
+
+
+def _adjusted(scenario: Scenario, request: ChatRequest) -> ChatRequest:
+    """The request of anything but a chat: the rules of fields, the defaults and the overrides hold for it too."""
+    if scenario.prompt is not None or scenario.answer is not None:
+        raise InvalidRequest(
+            f"The model `{request.model[:128]}` answers chats only.", code="unsupported_operation", param="model"
+        )
+    parameters = scenario.parameters
+    if parameters is NO_PARAMETERS:
+        return request
+    fields: Fields = dict(request.fields)
+    needed = SHAPES[request.operation].needs
+    if request.operation in UPLOADED:  # the values of a form are texts, whatever they say
+        parameters = msgspec.structs.replace(parameters, check_sampling=False)
+    check_fields(parameters, {name: raw for name, raw in fields.items() if name != needed})
+    _set(fields, parameters)
+    return request_of(request.operation, request.model, fields, request.body_bytes)
 
 
 def _ask_for(fields: Fields, rule: AnswerRule) -> None:

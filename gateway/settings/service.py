@@ -283,3 +283,25 @@ class ServiceSettings(BaseSettings):
     cache_poll_s: Duration = _seconds(
         0.02, 0.005, 1, "Longest time between two looks at what another process says of a shared call."
     )
+
+    # Files and batches
+    max_upload_bytes: Size = _bytes(
+        100 * 2**20,
+        1024,
+        2**34,
+        "Largest form with a file, such as audio; it is passed on as it comes, each piece within the body's timeout.",
+    )
+    upload_held_bytes: Size = _bytes(
+        2**20,
+        4096,
+        2**26,
+        "How much of such a form is held at most: its field `model` has to be within it, and until it is exceeded"
+        " another backend may be tried.",
+    )
+    max_batch_items: int = _count(
+        10_000,
+        1,
+        1_000_000,
+        "items",
+        "Most inputs of embeddings, or documents of rerank, in a request to a backend with a `batch`, which is split.",
+    )

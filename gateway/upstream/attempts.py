@@ -49,7 +49,7 @@ class Attempts(ABC, Generic[_Q, _A]):
         self._client = client
         self._limits = limits
         self._metrics = metrics
-        self._backends = backends
+        self.backends = backends
 
     @abstractmethod
     async def _attempt(
@@ -74,7 +74,7 @@ class Attempts(ABC, Generic[_Q, _A]):
             detail = ""
             try:
                 # The state may go on to a later version of the backend meanwhile; the call stays with its own.
-                state = self._backends.state_of(backend)
+                state = self.backends.state_of(backend)
                 if backend.queue is not None and backend is plan.attempts[-1] and plan.may_wait:
                     answer = await self._patiently(state, backend, request, record, cleanup)
                 else:

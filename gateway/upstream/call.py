@@ -62,7 +62,7 @@ class Caller(Attempts[ChatRequest, Answer]):
 
     def has_room_beside(self, backend: Backend) -> bool:
         """Whether a call that nobody waits for may take a place: while less than half of the backend's are taken."""
-        return self._backends.state_of(backend).is_half_empty
+        return self.backends.state_of(backend).is_half_empty
 
     async def _attempt(
         self, state: BackendState, backend: Backend, request: ChatRequest, record: RequestRecord, cleanup: Cleanup

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
 from gateway.clock import monotonic
@@ -145,6 +145,37 @@ class UpstreamClient:
             left_s = min(timeouts.first_byte_s, timeouts.total_s) - (monotonic() - since)
             connection = await pool.connect(min(timeouts.connect_s, left_s))
 
+    async def stream(
+        self, origin: Origin, head: bytes, pieces: AsyncIterator[bytes], timeouts: Timeouts, *, chunked: bool
+    ) -> Exchange:
+        """Send a request whose body comes piece by piece, and wait for the head of its answer.
+
+        Over a connection of its own: one that was kept may have died unseen, and what was sent cannot be had again.
+        An answer that comes before the request is complete ends the sending. Raises AttemptFailed, and what ``pieces``
+        raises.
+        """
+        pool = self._pools.get(origin) or self._add_pool(origin)
+        connection = await pool.connect(timeouts.connect_s)
+        since = monotonic()
+        try:
+            answered = connection.start_open(head, timeouts, since)
+            pool.watch(connection, timeouts, since)
+            sending = asyncio.ensure_future(_send(connection, pieces, chunked=chunked))
+            try:
+                await asyncio.wait((sending, answered), return_when=asyncio.FIRST_COMPLETED)
+                if sending.done():
+                    sending.result()
+                    pool.watch(connection, timeouts, monotonic())
+                    await answered
+            finally:
+                sending.cancel()
+            if connection.error is not None and connection.status == 0:
+                raise connection.error
+            return Exchange(pool, connection)
+        except BaseException:  # also when cancelled: the caller left, so the backend must stop
+            pool.give_back(connection)
+            raise
+
     def _add_pool(self, origin: Origin) -> Pool | ServicePool:
         if self._sweep_timer is None:
             self._sweep_timer = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)
@@ -191,6 +222,15 @@ class UpstreamClient:
         for pool in self._pools.values():
             pool.close()
         self._pools.clear()
+
+
+async def _send(connection: Connection, pieces: AsyncIterator[bytes], *, chunked: bool) -> None:
+    """Send a body, in chunks (RFC 9112, 7.1) where its length is not known."""
+    async for piece in pieces:
+        await connection.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+    if chunked:
+        await connection.write(b"0\r\n\r\n")
+    connection.end()
 
 
 def _died_unseen(connection: Connection, since: float) -> bool:

@@ -56,6 +56,7 @@ class Connection(asyncio.Protocol, Takeable):
         self.old_at = self.idle_since + limits.connection_max_age_s
         self.busy = False
         self.closed = False
+        self._full: asyncio.Future[None] | None = None  # done when what is written has left, or never will
         self.delimited = True
         self._keep_alive = False
         self._poll: select.poll | None = None
@@ -70,6 +71,7 @@ class Connection(asyncio.Protocol, Takeable):
         self.error: AttemptFailed | None = None
         self._interim = self._trailers = self._unparsed = self._buffered = 0
         self._chunks: list[bytes] = []
+        self._is_open = False  # more of the request is to follow
 
     # -- the exchange --------------------------------------------------------------------------------------------
 
@@ -92,6 +94,28 @@ class Connection(asyncio.Protocol, Takeable):
         else:
             self._transport.writelines(parts)
         return waiter
+
+    def start_open(self, head: bytes, timeouts: Timeouts, since: float) -> asyncio.Future[None]:
+        """The same for a request whose body follows by ``write``, then ``end``; until then no answer has to begin."""
+        waiter = self.start((head,), timeouts, since)
+        self._is_open = True
+        self._stage_deadline = _NEVER
+        return waiter
+
+    async def write(self, data: bytes) -> None:
+        """Send a piece of the body; waits while the backend does not take it, for as long as an answer may take."""
+        if self._transport is None or self.closed:
+            return  # the future of the start tells why
+        self._transport.write(data)
+        if self._full is not None:
+            self._stage_deadline = monotonic() + self._timeouts.first_byte_s
+            await asyncio.shield(self._full)
+            self._stage_deadline = _NEVER
+
+    def end(self) -> None:
+        """The request is complete: from now on the answer has to begin."""
+        self._is_open = False
+        self._stage_deadline = monotonic() + self._timeouts.first_byte_s
 
     def begun(self) -> None:
         """The answer really began: from now on it must go on (``idle_s``); until now it had to begin.
@@ -160,6 +184,7 @@ class Connection(asyncio.Protocol, Takeable):
             self.complete
             and self._keep_alive
             and not self._paused
+            and not self._is_open
             and self.error is None
             and not self.closed
             and transport is not None
@@ -224,6 +249,17 @@ class Connection(asyncio.Protocol, Takeable):
         peer = transport.get_extra_info("peername")
         self.address = peer[0] if peer else ""
 
+    def pause_writing(self) -> None:
+        """The backend takes less than is written."""
+        if self._full is None:
+            self._full = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        """It has taken enough."""
+        full, self._full = self._full, None
+        if full is not None and not full.done():
+            full.set_result(None)
+
     def data_received(self, data: bytes) -> None:
         """Parse; anything out of place ends the connection."""
         if not self.busy or self.complete:
@@ -269,6 +305,7 @@ class Connection(asyncio.Protocol, Takeable):
     def connection_lost(self, exc: Exception | None) -> None:
         """End the exchange: well, if the body runs until the close; else as a reset."""
         self.closed = True
+        self.resume_writing()
         if not self.busy:
             self._on_idle_loss(self)
             return

@@ -22,5 +22,6 @@ class UpstreamLimits(Frozen, frozen=True):
     max_event_bytes: int = 1_048_576
     read_buffer_bytes: int = 65_536
     ca_file: Path | None = None
+    max_batch_items: int = 10_000  # of a call that becomes several
     queue_probe_s: float = 0.5  # between two tries at a backend that is not ready
     workers: int = 1  # processes of this replica that share its bounds on backends

@@ -25,7 +25,7 @@ from gateway.model import (
 NO_EFFECT = {
     Scenario: {"description", "aliases", "disabled", "created", "canary", "shadow"},
     CachePolicy: {"ttl_s", "max_entry_bytes", "similar"},
-    Backend: {"headers", "credential", "timeouts", "max_concurrent_requests", "queue", "price", "disabled"},
+    Backend: {"headers", "credential", "timeouts", "max_concurrent_requests", "queue", "price", "disabled", "batch"},
 }
 """The fields that cannot change an answer; whoever adds to this list has thought about it."""
 

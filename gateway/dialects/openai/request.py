@@ -31,9 +31,9 @@ class _StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
 
 
-_decode_str: Callable[[msgspec.Raw], str | None] = msgspec.json.Decoder(str | None).decode
-_decode_bool: Callable[[msgspec.Raw], bool | None] = msgspec.json.Decoder(bool | None).decode
-_decode_int: Callable[[msgspec.Raw], int | None] = msgspec.json.Decoder(int | None).decode
+_decode_str: Callable[[msgspec.Raw | bytes], str | None] = msgspec.json.Decoder(str | None).decode
+_decode_bool: Callable[[msgspec.Raw | bytes], bool | None] = msgspec.json.Decoder(bool | None).decode
+_decode_int: Callable[[msgspec.Raw | bytes], int | None] = msgspec.json.Decoder(int | None).decode
 _decode_options = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_stream_options = msgspec.json.Decoder(_StreamOptions | None).decode
 _encode = msgspec.json.Encoder().encode
@@ -93,16 +93,16 @@ def read_chat_request(body: bytes, max_members: int, default_model: str | None =
     fields = read_members(body, max_members)
     if not _KNOWN.issuperset(fields):
         refuse_other_spellings(fields)
-    model = _field(fields, "model", _decode_str, "a string")
+    model = field_of(fields, "model", _decode_str, "a string")
     if model is None:
         if default_model is None:
-            raise _missing("model")
+            raise missing("model")
         model = default_model
     if not model:
         raise InvalidRequest("`model` must not be empty.", param="model")
     messages = fields.get("messages")
     if messages is None:
-        raise _missing("messages")
+        raise missing("messages")
     if _has_item(messages) is None:
         raise _no_messages(messages)
     return _request(model, fields, len(body))
@@ -123,7 +123,7 @@ def read_scenario_request(body: bytes, max_members: int, name: str) -> ChatReque
     refuse_other_spellings(fields, _GOVERNED_OF_SCENARIOS)
     spoken = fields.pop(INPUT_FIELD, ABSENT)
     if spoken != ABSENT:
-        if not _field({INPUT_FIELD: spoken}, INPUT_FIELD, _decode_str, "a string"):
+        if not field_of({INPUT_FIELD: spoken}, INPUT_FIELD, _decode_str, "a string"):
             raise InvalidRequest(f"`{INPUT_FIELD}` must not be empty.", param=INPUT_FIELD)
         fields["messages"] = msgspec.Raw(b'[{"role":"user","content":%b}]' % bytes(spoken))
     else:
@@ -135,7 +135,7 @@ def _request(
     model: str, fields: Mapping[str, msgspec.Raw], body_bytes: int, variables_field: str = "prompt_variables"
 ) -> ChatRequest:
     """The request of these fields, those decoded that route, limit or bill."""
-    stream = "stream" in fields and bool(_field(fields, "stream", _decode_bool, "a boolean"))
+    stream = "stream" in fields and bool(field_of(fields, "stream", _decode_bool, "a boolean"))
     return ChatRequest(
         model=model,
         fields=fields,
@@ -150,14 +150,18 @@ def _request(
     )
 
 
-def _missing(name: str) -> InvalidRequest:
+def missing(name: str) -> InvalidRequest:
+    """The refusal of a request without a field that it needs."""
     return InvalidRequest(f"`{name}` is required.", code="missing_field", param=name)
 
 
-def _field(
-    fields: Mapping[str, msgspec.Raw], name: str, decode: Callable[[msgspec.Raw], _T | None], expected: str
+def field_of(
+    fields: Mapping[str, msgspec.Raw | bytes],
+    name: str,
+    decode: Callable[[msgspec.Raw | bytes], _T | None],
+    expected: str,
 ) -> _T | None:
-    """The decoded value of a field, None where it is absent or null."""
+    """The decoded value of a field, None where it is absent or null. Raises InvalidRequest."""
     raw = fields.get(name)
     if raw is None:
         return None
@@ -181,7 +185,7 @@ def _output_limit(fields: Mapping[str, msgspec.Raw]) -> int | None:
     loosest: int | None = None
     for name in OUTPUT_LIMITS:
         if name in fields:
-            limit = _field(fields, name, _decode_int, "an integer")
+            limit = field_of(fields, name, _decode_int, "an integer")
             if limit is None:
                 continue
             if limit < 1:
@@ -192,7 +196,7 @@ def _output_limit(fields: Mapping[str, msgspec.Raw]) -> int | None:
 
 
 def _choices(fields: Mapping[str, msgspec.Raw]) -> int:
-    choices = _field(fields, "n", _decode_int, "an integer")
+    choices = field_of(fields, "n", _decode_int, "an integer")
     if choices is None:
         return 1
     if not 1 <= choices <= _MAX_CHOICES:
@@ -201,7 +205,7 @@ def _choices(fields: Mapping[str, msgspec.Raw]) -> int:
 
 
 def _asks_for_usage(fields: Mapping[str, msgspec.Raw], *, stream: bool) -> bool:
-    options = _field(fields, "stream_options", _decode_stream_options, "an object")
+    options = field_of(fields, "stream_options", _decode_stream_options, "an object")
     if options is None:
         return False
     if not stream:
@@ -261,6 +265,9 @@ def _stream_options(raw: msgspec.Raw | bytes | None) -> bytes:
     return b',"stream_options":' + _encode(options)
 
 
+CHAT_ACCEPT = b"application/json, text/event-stream"
+
+
 def host_of(origin: Origin) -> str:
     """The Host field of requests to ``origin``: its name, and its port where that is not the scheme's own."""
     default_port = 443 if origin.scheme == "https" else 80
@@ -268,15 +275,20 @@ def host_of(origin: Origin) -> str:
     return name if origin.port == default_port else f"{name}:{origin.port}"
 
 
-def request_head(backend: Backend, path: str) -> bytes:
-    """The constant part of the head of a POST to ``backend``: everything but trace, length and the empty line."""
+def request_head(
+    backend: Backend, path: str, *, content_type: bytes = b"application/json", accept: bytes = b""
+) -> bytes:
+    """The constant part of the head of a POST to ``backend``: everything but trace, length and the empty line.
+
+    ``accept`` is what an answer may be; empty: what those to chats are.
+    """
     origin = backend.origin
     assert origin is not None, "a backend in process has no head"
     lines = [
         f"POST {backend.path}{path} HTTP/1.1".encode(),
         b"host: " + host_of(origin).encode(),
-        b"content-type: application/json",
-        b"accept: " + _ACCEPTED.get(backend.provider, b"application/json, text/event-stream"),
+        b"content-type: " + content_type,
+        b"accept: " + (accept or _ACCEPTED.get(backend.provider, CHAT_ACCEPT)),
         b"accept-encoding: identity",
         *(name + b": " + value for name, value in backend.headers),
     ]

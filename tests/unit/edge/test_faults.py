@@ -11,6 +11,8 @@ from typing import Any, cast
 import pytest
 
 from gateway.edge import EdgeOptions, build
+from gateway.edge.build import Served
+from gateway.operations import Operations
 from gateway.pipeline import Pipeline
 from gateway.telemetry import AccessLog, Metrics, RequestRecord
 
@@ -95,7 +97,10 @@ def test_fault_is_told_in_the_envelope(caplog: pytest.LogCaptureFixture, method:
     """An unforeseen exception is a 500 in the envelope without its text, a trace in the log, and one record."""
     records = Records()
     app = build(
-        cast("Pipeline", FailingPipeline()), cast("Metrics", records), cast("AccessLog", records), EdgeOptions()
+        Served(cast("Pipeline", FailingPipeline()), cast("Operations", None)),
+        cast("Metrics", records),
+        cast("AccessLog", records),
+        EdgeOptions(),
     )
     with caplog.at_level(logging.ERROR):
         status, answer = call(cast("App", app), method, path, body)

@@ -74,9 +74,9 @@ RULES = Scenario(
 )
 
 
-def first(scenario: Scenario, asked: Asking, draw: float = 0.0, **options: bool) -> str:
+def first(scenario: Scenario, asked: Asking, draw: float = 0.0, *, priced_only: bool = False) -> str:
     """The backend that is tried first."""
-    return make_plan(scenario, draw, 4, asking=asked, **options).attempts[0].name
+    return make_plan(scenario, draw, 4, asking=asked, priced_only=priced_only).attempts[0].name
 
 
 def test_those_with_a_condition_win_and_share_by_weight() -> None:

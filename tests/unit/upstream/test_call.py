@@ -107,7 +107,7 @@ class Calls:
 
     def in_flight(self, *backends: Backend) -> list[int]:
         """Places taken."""
-        return [self.caller._backends.state_of(each).in_flight for each in backends]
+        return [self.caller.backends.state_of(each).in_flight for each in backends]
 
 
 def backend(name: str = "a", bound: int | None = None) -> Backend:
