@@ -11,6 +11,8 @@ from typing import Final
 
 from gateway.dialects.anthropic.provider import translate as anthropic
 from gateway.dialects.azure import AzureCall
+from gateway.dialects.completions.passing import PassedCompletion
+from gateway.dialects.completions.passing import can_pass as passes_completion
 from gateway.dialects.contract import RetryAfter, Translate, Translation
 from gateway.dialects.gemini.errors import retry_after_s as gemini_retry_after_s
 from gateway.dialects.gemini.request import translate as gemini
@@ -49,7 +51,13 @@ FAILURES: Final[Mapping[str, ReadFailure]] = MappingProxyType({"bedrock": _failu
 
 
 def translate_of(request: ChatRequest, backend: Backend) -> Translate | None:
-    """How a request is told to a backend; None where it is told as the chat request that it is."""
-    if request.native is not None and can_pass(request, backend):
-        return pass_response
+    """How a request is told to a backend; None where it is told as the chat request that it is.
+
+    Raises InvalidRequest.
+    """
+    if request.native is not None:
+        if can_pass(request, backend):
+            return pass_response
+        if passes_completion(request, backend):
+            return PassedCompletion
     return TRANSLATES.get(backend.provider)

@@ -16,6 +16,8 @@ from gateway.edge.body import Receive
 from gateway.edge.call import Call, EdgeLimits, Frontdesk, Scope, Send
 from gateway.edge.chat import PATH as CHAT_PATH
 from gateway.edge.chat import ChatCompletions
+from gateway.edge.completions import PATH as COMPLETIONS_PATH
+from gateway.edge.completions import TextCompletions, add_completions
 from gateway.edge.documented import BODY_PATHS, CALL_KEY, Completions, build_documented
 from gateway.edge.operations import add_operations, make_endpoints
 from gateway.edge.responses import COUNT_PATH, Responses
@@ -157,7 +159,14 @@ def build(
     add_responses(documented, responses)
     operations = make_endpoints(frontdesk, served.operations, expose_backend=options.expose_backend)
     add_operations(documented, operations)
-    others: dict[str, Endpoint] = {RESPONSES_PATH: responses, COUNT_PATH: responses, **operations}
+    texts = TextCompletions(frontdesk, pipeline, expose_backend=options.expose_backend)
+    add_completions(documented, texts)
+    others: dict[str, Endpoint] = {
+        COMPLETIONS_PATH: texts,
+        RESPONSES_PATH: responses,
+        COUNT_PATH: responses,
+        **operations,
+    }
     app: ASGIApp = DataPort(frontdesk, pipeline, (chat, scenarios), others, documented)  # type: ignore[assignment]  # as in ``documented``
     if options.cors_allow_origins:
         frontdesk.is_wrapped = True

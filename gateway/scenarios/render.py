@@ -54,7 +54,7 @@ def render(scenario: Scenario, request: ChatRequest) -> ChatRequest:
         request,
         fields=fields,
         max_output_tokens=cap,
-        choices=_choices(fields, request.choices),
+        choices=request.choices if fields.get("n") == given.get("n") else _choices(fields, request.choices),
         answers=2 if scenario.answer is not None and scenario.answer.retry and not request.stream else 1,
     )
 

@@ -140,7 +140,7 @@ def _request(
         model=model,
         fields=fields,
         stream=stream,
-        include_usage="stream_options" in fields and _asks_for_usage(fields, stream=stream),
+        include_usage="stream_options" in fields and asks_for_usage(fields, stream=stream),
         max_output_tokens=(
             _output_limit(fields) if "max_tokens" in fields or "max_completion_tokens" in fields else None
         ),
@@ -204,7 +204,8 @@ def _choices(fields: Mapping[str, msgspec.Raw]) -> int:
     return choices
 
 
-def _asks_for_usage(fields: Mapping[str, msgspec.Raw], *, stream: bool) -> bool:
+def asks_for_usage(fields: Mapping[str, msgspec.Raw], *, stream: bool) -> bool:
+    """Whether ``stream_options`` ask for usage. Raises InvalidRequest."""
     options = field_of(fields, "stream_options", _decode_stream_options, "an object")
     if options is None:
         return False
