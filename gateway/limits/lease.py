@@ -136,8 +136,8 @@ class AdmittedLease(CountedLease):
         limit = self.output_limit
         if limit is None:
             return request
-        if request.operation != "chat" and limit < self.call.worst_output:  # none of them can be told to say less
-            self.settle(NOTHING_USED)
+        if request.operation != "chat" and limit < worst_of(self.call):  # none of them can be told to say less
+            self.settle(End(status=BudgetExceeded.status))
             raise BudgetExceeded("What is left of a budget has no room for this request.")
         asked = request.max_output_tokens
         least = limit if asked is None or asked > limit else asked

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.errors import BudgetExceeded
 from gateway.limits import NOTHING_USED, End, Lease
 from gateway.limits.lease import AdmittedLease, CountedLease
 from gateway.model import ChatRequest, Usage
@@ -42,6 +43,25 @@ def test_a_request_is_lowered_to_the_limit_of_its_lease(
     lease.output_limit = limit
     request = lease.applied_to(ChatRequest(model="m", fields={}, max_output_tokens=asked))
     assert (request.output_limit, request.max_output_tokens) == expected
+
+
+def test_what_cannot_be_told_to_say_less_needs_room_for_all() -> None:
+    """Anything but a chat; what has no output always has that room, also where the limit is bounded without Redis."""
+    ends: list[End] = []
+    lease = AdmittedLease(bound(), admit_call(output_cap=None, worst_output=90), lambda _, end: ends.append(end))
+    lease.output_limit = 89
+    image = ChatRequest(model="m", fields={}, operation="images")
+    with pytest.raises(BudgetExceeded):
+        lease.applied_to(image)
+    assert ends == [End(status=429)]
+    lease.output_limit = 90
+    assert lease.applied_to(image).output_limit == 90
+    lease = AdmittedLease(bound(), admit_call(output_cap=0, worst_output=90), lambda _, __: None)
+    lease.output_limit = 0
+    assert (
+        lease.applied_to(ChatRequest(model="m", fields={}, operation="embeddings", max_output_tokens=0)).output_limit
+        == 0
+    )
 
 
 def test_an_estimate_is_of_one_answer() -> None:
