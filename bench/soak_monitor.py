@@ -1,8 +1,8 @@
 """What the Redis server was asked, as it says itself: when each call of a tenant was admitted, by the server's clock.
 
 The server's MONITOR writes each command with the time at which it began to run, which is the time that the script of
-an admission reads, and the commands of the script after it. An admission is the script that could write the record of
-its lease; a lease that was voided afterwards is none.
+an admission reads, and the commands of the script after it. An admission is of the script that could write the record
+of its lease, be it with others; a lease that was voided afterwards is none.
 """
 
 from __future__ import annotations
@@ -26,10 +26,13 @@ class Monitor(asyncio.Protocol):
     def __init__(self, tenant: str, scenarios: Iterable[str]) -> None:
         prefix = re.escape(lease(tenant, ""))
         self._scenario = re.compile(b"|".join(re.escape(each.encode()) for each in scenarios))
-        self._called = re.compile(rb'\+(\d+)\.(\d{3})\d* \[\d+ [^l][^]]*\] "EVAL(?:SHA)?" .*?"%b([^"]+)"' % prefix)
+        run = rb'\+(\d+)\.(\d{3})\d* \[\d+ [^l][^]]*\] "EVAL(?:SHA)?" .*?'
+        self._called = re.compile(run + b'((?: "%b[^"]+")+)' % prefix)  # its leases are keys that follow one another
+        self._lease = re.compile(rb'"%b([^"]+)"' % prefix)
         self._written = re.compile(rb'\+[\d.]+ \[\d+ lua\] "SET" "%b([^"]+)" "(.*)$' % prefix)
         self._rest = b""
-        self._last = (b"", "", 0)
+        self._asked: frozenset[bytes] = frozenset()  # the leases of the last script
+        self._last = ("", 0)  # its scenario, and when it began
         self._admitted: dict[bytes, tuple[str, int]] = {}
         self.voided = 0
         self._closed = self.is_lost = False
@@ -78,14 +81,15 @@ class Monitor(asyncio.Protocol):
         called = self._called.match(line)
         scenario = self._scenario.search(line, called.end()) if called else None
         if called and scenario:
-            self._last = (called[3], scenario[0].decode(), int(called[1]) * 1000 + int(called[2]))
+            self._asked = frozenset(self._lease.findall(called[3]))
+            self._last = (scenario[0].decode(), int(called[1]) * 1000 + int(called[2]))
 
     def _write(self, line: bytes) -> None:
         written = self._written.match(line)
         if written is None:
             return
         lease_id, value = written[1], written[2]
-        if b'" "NX" "PX" ' in value and lease_id == self._last[0]:
-            self._admitted.setdefault(lease_id, self._last[1:])
+        if b'" "NX" "PX" ' in value and lease_id in self._asked:
+            self._admitted.setdefault(lease_id, self._last)
         elif value.startswith(b'v" ') and self._admitted.pop(lease_id, None):
             self.voided += 1
