@@ -24,17 +24,21 @@ from gateway.answering import Answering
 from gateway.auth import TokenAuthenticator, authenticate
 from gateway.cleanup import Cleanup
 from gateway.clock import wall
-from gateway.limits import Limiter
+from gateway.dialects.ask import impossible
+from gateway.errors import GatewayError
+from gateway.limits import End, Limiter
 from gateway.limits.binding import Bound
 from gateway.meter import MeteredStream
 from gateway.model import ChatRequest, Credentials, Plan, Principal, Scenario, Shadow, Snapshot
 from gateway.registry import resolve, usable_names
-from gateway.reply import Asked, Reply, give_up, settle, verdict_header
+from gateway.reply import GONE, Asked, Reply, give_up, settle, verdict_header
 from gateway.rollout import Rollouts, ShadowJob
 from gateway.routing import Asking, check_doable, make_plan
 from gateway.scenarios import render
 from gateway.sharing import Sharing
 from gateway.telemetry import RequestRecord
+from gateway.upstream.counting import InputCounter
+from gateway.upstream.outcomes import exhausted
 
 
 class SnapshotSource(Protocol):
@@ -68,6 +72,15 @@ class OptionalSteps(NamedTuple):
 
     rollouts: Rollouts
     sharing: Sharing
+    counter: InputCounter
+
+
+class Counted(NamedTuple):
+    """The tokens of an input, the scenario they were counted for, and header fields of the answer."""
+
+    tokens: int
+    scenario: str
+    headers: tuple[tuple[bytes, bytes], ...]
 
 
 class Pipeline:
@@ -89,6 +102,7 @@ class Pipeline:
         self._tokens = tokens
         self._sharing = steps.sharing
         self._rollouts = steps.rollouts
+        self._counter = steps.counter
         self.finished = steps.rollouts.finished  # what is learned of a canary once a request of its scenario is over
 
     def answered_by(self, answering: Answering, sharing: Sharing | None = None) -> Pipeline:
@@ -167,6 +181,33 @@ class Pipeline:
             give_up(admitted, error)
             raise
 
+    async def count_input(
+        self,
+        credentials: Credentials,
+        incoming: Incoming,
+        read: Callable[[bytes], ChatRequest],
+        record: RequestRecord,
+    ) -> Counted:
+        """How many tokens the input of a call has. It is a request that uses nothing. Raises GatewayError."""
+        principal = await self.identify(credentials, record)
+        asked = read(await incoming.body())
+        scenario, request, _, plan = self._decide(principal, asked, incoming, record)
+        record.rollout = ""  # it says nothing of a canary
+        if not plan.attempts:
+            raise exhausted(plan, [])
+        lease, expected = await self._limiter.admit_count(principal, scenario, plan, request)
+        status = GONE
+        try:
+            counted = await self._counter.count(plan.attempts[0], request)
+            status = 200
+            return Counted(expected if counted is None else counted, scenario.name, lease.headers())
+        except GatewayError as error:
+            error.headers = lease.headers()
+            status = error.status
+            raise
+        finally:
+            lease.settle(End(status=status, variant=scenario.variant))
+
     def _decide(
         self, principal: Principal, asked: ChatRequest, incoming: Incoming, record: RequestRecord
     ) -> tuple[Scenario, ChatRequest, Bound | None, Plan]:
@@ -205,6 +246,8 @@ def _adapted(scenario: Scenario, request: ChatRequest) -> ChatRequest:
     native = request.native
     if native is not None and keeps:
         native = replace(native, dialect="chat")
+        if not scenario.lenient and native.beyond:  # no backend will be asked for it: a kept answer must not be given
+            raise impossible(native.beyond[0])
     return replace(request, lenient=scenario.lenient, native=native)
 
 

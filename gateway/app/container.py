@@ -39,6 +39,7 @@ from gateway.sharing import Sharing
 from gateway.telemetry import AccessLog, Metrics, RolloutCounts
 from gateway.upstream import UpstreamClient, UpstreamLimits
 from gateway.upstream.call import Caller
+from gateway.upstream.counting import InputCounter
 from gateway.upstream.embeddings import Embedder
 from gateway.upstream.operations import OperationCaller, UploadCaller
 
@@ -99,7 +100,7 @@ class Container:
         sharing = Sharing(
             self.sharing.cache, answering, Embedder(self.upstream, self.metrics), self.metrics, limits.max_event_bytes
         )
-        steps = OptionalSteps(self.rollouts, sharing)
+        steps = OptionalSteps(self.rollouts, sharing, InputCounter(self.upstream, self.metrics))
         self.pipeline = Pipeline(self.registry, self.limiter, answering, settings.max_attempts, tokens, steps)
         ledger = None if self.admin.lane is None else Ledger(self.admin.lane, settings.usage_max_rows)
         served = Served(self.pipeline, self._operations(limits, caller, answers))

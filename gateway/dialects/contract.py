@@ -116,6 +116,9 @@ HeaderFields = list[tuple[bytes, bytes]]
 class ErrorDialect(Protocol):
     """How a dialect tells of errors of the gateway's own."""
 
+    def status(self, error: GatewayError) -> int:
+        """The status of an answer that tells of ``error``."""
+
     def error_body(self, error: GatewayError) -> bytes:
         """The body of an answer; holds the public text only."""
 

@@ -246,6 +246,7 @@ class Told(msgspec.Struct, kw_only=True):
     content: str | Unset | None = UNSET
     refusal: str | Unset | None = UNSET
     reasoning_content: str | Unset | None = UNSET
+    reasoning: str | Unset | None = UNSET  # the same, as newer vLLM and OpenRouter name it
     thinking_blocks: list[ThinkingBlock] | Unset | None = UNSET
     tool_calls: list[ToldCall] | Unset | None = UNSET
     annotations: msgspec.Raw | Unset = UNSET
@@ -255,7 +256,8 @@ class Told(msgspec.Struct, kw_only=True):
 class Choice(msgspec.Struct, kw_only=True):
     """One answer; a whole one has a ``message``, a piece of a stream a ``delta``.
 
-    ``finish_reason``: stop, length, tool_calls, content_filter. ``stop_sequence`` is the one that ended it.
+    ``finish_reason``: stop, length, tool_calls, content_filter. ``stop_sequence`` is the one that ended it,
+    which vLLM calls ``stop_reason``.
     """
 
     index: int = 0
@@ -264,6 +266,7 @@ class Choice(msgspec.Struct, kw_only=True):
     logprobs: msgspec.Raw | Unset = UNSET
     finish_reason: str | None = None
     stop_sequence: str | Unset | None = UNSET
+    stop_reason: str | int | Unset | None = UNSET
 
 
 class Completion(msgspec.Struct, kw_only=True):

@@ -23,13 +23,20 @@ class Event(NamedTuple):
     data: bytes
 
 
+_COMMENT = Event(b"", b"")
+
+
 class EventReader:
-    """Reads one stream. What is held of an event that is not complete is bounded by ``max_event_bytes``."""
+    """Reads one stream. What is held of an event that is not complete is bounded by ``max_event_bytes``.
 
-    __slots__ = ("_held", "_max_event_bytes")
+    With ``tells_comments`` a comment that stands alone is an event without name and data.
+    """
 
-    def __init__(self, max_event_bytes: int) -> None:
+    __slots__ = ("_held", "_max_event_bytes", "_tells_comments")
+
+    def __init__(self, max_event_bytes: int, *, tells_comments: bool = False) -> None:
         self._max_event_bytes = max_event_bytes
+        self._tells_comments = tells_comments
         self._held = bytearray()
 
     def feed(self, data: bytes) -> list[Event]:
@@ -47,6 +54,8 @@ class EventReader:
             event = _parse(bytes(held[at : end.start()]))
             if event is not None:
                 events.append(event)
+            elif self._tells_comments and held.startswith(b":", at):
+                events.append(_COMMENT)
             at = search_from = end.end()
         del held[:at]
         if len(held) > self._max_event_bytes:

@@ -11,6 +11,8 @@ from starlette.types import ASGIApp
 
 from gateway.auth import ClientAddress
 from gateway.cache import ConversationBounds, Conversations, load_scripts
+from gateway.clock import wall
+from gateway.dialects.anthropic.dialect import MessagesDialect
 from gateway.dialects.openai.members import read_members
 from gateway.edge.body import Receive
 from gateway.edge.call import Call, EdgeLimits, Frontdesk, Scope, Send
@@ -19,6 +21,10 @@ from gateway.edge.chat import ChatCompletions
 from gateway.edge.completions import PATH as COMPLETIONS_PATH
 from gateway.edge.completions import TextCompletions, add_completions
 from gateway.edge.documented import BODY_PATHS, CALL_KEY, Completions, build_documented
+from gateway.edge.messages import COUNT_PATH as MESSAGES_COUNT_PATH
+from gateway.edge.messages import PATH as MESSAGES_PATH
+from gateway.edge.messages import Messages, add_messages
+from gateway.edge.models import add_models, is_of_anthropic
 from gateway.edge.operations import add_operations, make_endpoints
 from gateway.edge.responses import COUNT_PATH, Responses
 from gateway.edge.responses import PATH as RESPONSES_PATH
@@ -42,6 +48,12 @@ _EXPOSED_HEADERS = (
     "x-llm-gateway-backend",
     "x-llm-gateway-degraded",
     *(f"x-ratelimit-{what}-{unit}" for unit in ("requests", "tokens") for what in ("limit", "remaining", "reset")),
+    "request-id",
+    *(
+        f"anthropic-ratelimit-{unit}-{what}"
+        for unit in ("requests", "tokens")
+        for what in ("limit", "remaining", "reset")
+    ),
 )
 
 
@@ -98,6 +110,8 @@ class DataPort:
     async def _serve_documented(self, call: Call) -> None:
         """Hand a request to FastAPI; where there is a body to read, it is read, bounded and checked as everywhere."""
         call.record.operation = ""
+        if is_of_anthropic(call.scope):
+            call.dialect = MessagesDialect(call.record.request_id, wall)
         scope = {**call.scope, CALL_KEY: call}
         body = b""
         if scope["method"] == "HEAD":
@@ -117,7 +131,7 @@ class DataPort:
 
         async def send(message: Any) -> None:
             if message["type"] == "http.response.start":
-                await call.start(message["status"], list(message["headers"]))
+                await call.start(message["status"], call.dialect.header_fields(message["headers"]))
             elif message["type"] == "http.response.body":
                 await call.send(message.get("body", b""), more=message.get("more_body", False))
 
@@ -151,12 +165,15 @@ def build(
     completions = Completions(
         pipeline, options.default_scenario, options.limits.max_top_level_fields, expose_backend=options.expose_backend
     )
-    documented = build_documented(pipeline, completions, chat, docs=options.docs)
+    documented = build_documented(completions, chat, docs=options.docs)
+    add_models(documented, pipeline)
     add_scenarios(documented, pipeline, scenarios)
     add_usage(documented, pipeline, ledger)
     kept = conversations or Conversations(lambda: None, load_scripts(), ConversationBounds())
     responses = Responses(frontdesk, pipeline, kept, expose_backend=options.expose_backend)
     add_responses(documented, responses)
+    messages = Messages(frontdesk, pipeline, expose_backend=options.expose_backend)
+    add_messages(documented, messages)
     operations = make_endpoints(frontdesk, served.operations, expose_backend=options.expose_backend)
     add_operations(documented, operations)
     texts = TextCompletions(frontdesk, pipeline, expose_backend=options.expose_backend)
@@ -165,6 +182,8 @@ def build(
         COMPLETIONS_PATH: texts,
         RESPONSES_PATH: responses,
         COUNT_PATH: responses,
+        MESSAGES_PATH: messages,
+        MESSAGES_COUNT_PATH: messages,
         **operations,
     }
     app: ASGIApp = DataPort(frontdesk, pipeline, (chat, scenarios), others, documented)  # type: ignore[assignment]  # as in ``documented``

@@ -227,7 +227,7 @@ class Call:
         note_error(self.record, error)
         if not self.started:
             fields = self.dialect.header_fields(error_headers(error))
-            await self.answer(error.status, self.dialect.error_body(error), fields)
+            await self.answer(self.dialect.status(error), self.dialect.error_body(error), fields)
 
     async def cut(self) -> None:
         """The gateway ends before the request does: say so, as a refusal or as the last event of a stream."""

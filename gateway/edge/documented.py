@@ -1,5 +1,5 @@
-"""The FastAPI side of the data port: documentation, ``/v1/models``, ``/generate``, ``/chat/completion``; and more of it
-in ``scenarios`` and ``usage``.
+"""The FastAPI side of the data port: documentation, ``/generate``, ``/chat/completion``; and more of it in ``models``,
+``scenarios`` and ``usage``.
 
 Everything that is not called thousands of times a second lives here, typed and documented by its models. The inference
 endpoints appear in the same documentation, but their routes lead to the plain ASGI applications that serve them.
@@ -8,7 +8,6 @@ Every request comes through the Frontdesk, which leaves its Call in the scope; h
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Protocol
 
@@ -23,7 +22,6 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from gateway import __version__
-from gateway.dialects.openai.errors import error_body
 from gateway.dialects.openai.request import read_chat_request
 from gateway.edge import chat as chat_endpoint
 from gateway.edge import schemas
@@ -36,7 +34,6 @@ from gateway.errors import (
     InternalError,
     InvalidRequest,
     MethodNotAllowed,
-    ModelNotFound,
     NotFound,
     UpstreamFailed,
 )
@@ -51,8 +48,9 @@ BODY_PATHS = frozenset({"/generate", "/chat/completion"})
 """Where a POST has a body that this application reads."""
 
 _DESCRIPTION = """
-One endpoint for every model. Call it as you would call the OpenAI API, with your tenant's key and the name of a
-scenario as `model`. The key goes into `Authorization: Bearer`, `x-api-key` or `api-key`.
+One endpoint for every model. Call it as you would call the OpenAI API, or at `/v1/messages` the Anthropic API, with
+your tenant's key and the name of a scenario as `model`. The key goes into `Authorization: Bearer`, `x-api-key` or
+`api-key`.
 """
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": schemas.ErrorBody, "description": "The request is wrong; `param` names the field."},
@@ -156,9 +154,7 @@ class _Refused(Exception):
         self.response = response
 
 
-def build_documented(
-    pipeline: Pipeline, completions: Completions, chat: chat_endpoint.ChatCompletions, *, docs: bool
-) -> FastAPI:
+def build_documented(completions: Completions, chat: chat_endpoint.ChatCompletions, *, docs: bool) -> FastAPI:
     """The FastAPI application of the data port."""
     options: dict[str, Any] = {
         "title": "LLM Gateway",
@@ -172,7 +168,6 @@ def build_documented(
     else:
         app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, **options)
     _add_chat(app, chat)
-    _add_models(app, pipeline)
     _add_simple(app, completions)
     _add_error_handlers(app)
     return app
@@ -202,7 +197,7 @@ def _add_chat(app: FastAPI, chat: chat_endpoint.ChatCompletions) -> None:
 
 def completion_responses(app: FastAPI) -> dict[int | str, dict[str, Any]]:
     """How a call of a model may be answered: whole, as a stream, or with an error."""
-    _add_component(app, schemas.ChatCompletionChunk)
+    add_component(app, schemas.ChatCompletionChunk)
     stream = {"text/event-stream": {"schema": {"$ref": _COMPONENTS.format(model="ChatCompletionChunk")}}}
     return {**ERRORS, 200: {"content": stream, "description": "The completion, whole or as a stream."}}
 
@@ -224,7 +219,7 @@ def serve_with(app: FastAPI, path: str, method: str, endpoint: PlainEndpoint) ->
 _COMPONENTS = "#/components/schemas/{model}"
 
 
-def _add_component(app: FastAPI, model: type[BaseModel]) -> None:
+def add_component(app: FastAPI, model: type[BaseModel]) -> None:
     """Describe a model that no route is typed by: FastAPI finds those of whole bodies alone."""
     described = model.model_json_schema(ref_template=_COMPONENTS, mode="serialization")
     added = {**described.pop("$defs", {}), model.__name__: described}
@@ -238,33 +233,6 @@ def _add_component(app: FastAPI, model: type[BaseModel]) -> None:
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's documentation has it extended
-
-
-def _add_models(app: FastAPI, pipeline: Pipeline) -> None:
-    @app.get("/v1/models", summary="Models", tags=["inference"], responses=LOOKUP_ERRORS)
-    async def models(call: TheCall) -> schemas.ModelList:
-        """What this key may use as `model`."""
-        names = await pipeline.models(call.head.credentials, call.record)
-        return schemas.ModelList(
-            data=[schemas.ModelCard(id=name, created=scenario.created) for name, scenario in names.items()]
-        )
-
-    @app.get(
-        "/v1/models/{model:path}",
-        summary="One model",
-        tags=["inference"],
-        responses={404: ERRORS[404], **LOOKUP_ERRORS},
-    )
-    async def model(model: str, call: TheCall) -> schemas.ModelCard:
-        """Whether this key may use a name as `model`."""
-        scenario = (await pipeline.models(call.head.credentials, call.record)).get(model)
-        if scenario is None:
-            raise ModelNotFound(model)
-        return schemas.ModelCard(id=model, created=scenario.created)
-
-    for route in app.routes:
-        if isinstance(route, APIRoute) and route.path.endswith("{model:path}"):
-            route.path_regex = re.compile("^/v1/models/(?P<model>.+)$")  # a name may hold slashes but not be empty
 
 
 def _add_simple(app: FastAPI, completions: Completions) -> None:
@@ -321,9 +289,9 @@ def _add_error_handlers(app: FastAPI) -> None:
 
 
 def _error_response(request: Request, error: GatewayError) -> Response:
-    note_error(call_of(request).record, error)
-    headers = {name.decode(): value.decode() for name, value in error_headers(error)}
-    return Response(error_body(error), error.status, headers)
+    call = call_of(request)
+    note_error(call.record, error)
+    return Response(call.dialect.error_body(error), call.dialect.status(error), _decoded(error_headers(error)))
 
 
 _MAX_PARAM_CHARS = 256

@@ -37,7 +37,7 @@ UNKNOWN: Final = -1  # body length: ends with a chunk or with the connection
 
 STATUS_LINES: Final = {
     status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in http.HTTPStatus
-}
+} | {529: b"HTTP/1.1 529 Overloaded\r\n"}  # of no register: Anthropic's, in its dialect
 
 
 def error_response(error: GatewayError, head_lines: bytes) -> bytes:

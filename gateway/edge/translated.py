@@ -33,7 +33,7 @@ class Telling(ChatCompletions):
         reply = await self._pipeline.chat(call.head.credentials, incoming or call, client.read, call.record)
         try:
             fields = reply_headers(reply, expose_backend=self._expose_backend) + header_fields(reply.lines)
-            headers = self._dialect.header_fields(fields)
+            headers = call.dialect.header_fields(fields)
             passes = reply.dialect == self._dialect.name
             if reply.stream is not None:
                 events = self.passed_events(client) if passes else client.events()

@@ -7,12 +7,12 @@ other. Pure but for the labels of metrics, which are made here so that no call h
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
 
 from gateway.limits.text import level_head
 from gateway.limits.windows import is_budget
 from gateway.limits.wire import BoundLimit, LimitSet, worst_of
-from gateway.model import ApiKey, Limit, Principal, Scenario, Tenant
+from gateway.model import ApiKey, Limit, LimitUnit, Principal, Scenario, Tenant
 from gateway.telemetry.families import LIMIT_UTILIZATION
 from gateway.telemetry.series import Cell
 
@@ -156,21 +156,21 @@ class Bindings:
     def __init__(self, gauges: Gauges) -> None:
         self._gauges = gauges
         self._free: dict[str, LimitSet] = {}
-        self._found: dict[tuple[str, str, str], tuple[tuple[Limit, ...], tuple[Limit, ...], Bound | None]] = {}
+        self._found: dict[tuple[str, str, str, str], tuple[tuple[Limit, ...], tuple[Limit, ...], Bound | None]] = {}
 
-    def find(self, principal: Principal, scenario: Scenario) -> Bound | None:
-        """The limits of a call; None where nothing limits it."""
+    def find(self, principal: Principal, scenario: Scenario, unit: LimitUnit | Literal[""] = "") -> Bound | None:
+        """The limits of a call, with a ``unit`` those of that unit alone; None where nothing limits it."""
         of_tenant, of_key = principal.tenant.limits, principal.key.limits
         if not of_tenant and not of_key:
             return None
-        kind = (principal.tenant.name, principal.key.name, scenario.name)
+        kind = (principal.tenant.name, principal.key.name, scenario.name, unit)
         found = self._found.get(kind)
         if found is not None and found[0] is of_tenant and found[1] is of_key:
             return found[2]
         limits = tuple(
             each
             for each in (*tenant_limits(principal.tenant), *key_limits(principal.key))
-            if each.limit.scenario is None or each.limit.scenario == scenario.name
+            if each.limit.scenario in (None, scenario.name) and (not unit or each.limit.unit == unit)
         )
         bound = Bound(principal, scenario, limits, self._gauges) if limits else None
         if len(self._found) >= BINDINGS_MAX:

@@ -34,6 +34,8 @@ def measure_input(request: ChatRequest, constants: InputConstants) -> tuple[int,
     """
     fields = request.fields
     text_bytes = sum(map(len, fields.values()))
+    if request.native is not None:  # which may say more than a chat can
+        text_bytes = max(text_bytes, sum(map(len, request.native.fields.values())))
     messages = bytes(fields.get("messages", b""))
     images, data_bytes = find_images(messages)
     if images:

@@ -133,6 +133,24 @@ class Limiter:
             raise
         return self._decided(bound, call, reply)
 
+    async def admit_count(
+        self, principal: Principal, scenario: Scenario, plan: Plan, request: ChatRequest
+    ) -> tuple[Lease, int]:
+        """Let a call in that only asks how large its input is: limits of requests bind it, no others.
+
+        With the tokens that its input is expected to have: by the ratio that was learned of the plan's first backend,
+        without Redis by the bytes alone. Raises as ``admit``.
+        """
+        text_bytes, input_upper = measure_input(request, self._options.inputs)
+        expected = min(-(-text_bytes // _BYTES_PER_TOKEN), input_upper)
+        bound = self._bindings.find(principal, scenario, "requests")
+        if bound is None:
+            if self._lane is None or not self._lane.available:
+                return self.unlimited(principal, scenario), expected
+            bound = Bound(principal, scenario, (), self._observer)
+        lease = await self.admit(bound, plan, request)
+        return lease, expected if lease.reserved is None else lease.reserved.input_tokens
+
     def _call_of(self, bound: Bound, plan: Plan, request: ChatRequest) -> AdmitCall:
         attempts, answers = plan.attempts, request.answers
         first = attempts[0]

@@ -56,7 +56,7 @@ QueueWait = Annotated[PositiveDuration, AfterValidator(_at_most_an_hour), text_t
 def _can_be_left_out(value: str) -> str:
     if not value or not value.isprintable() or len(value) > 128:
         raise ValueError("is not a field name")
-    if value.casefold() in ("model", "messages", "stream", "stream_options", "n", *OUTPUT_LIMITS):
+    if value.casefold() in ("model", "messages", "stream", "stream_options", "n", OUTPUT_LIMITS[0]):
         raise ValueError("is decided by the gateway and is always sent as it says")
     return value
 
@@ -186,7 +186,8 @@ class BackendSpec(Node):
     unsupported_fields: Annotated[list[UnsupportedField], Field(max_length=128)] = Field(
         default_factory=list,
         description="Request fields that it does not take, such as top_k, min_p, repetition_penalty, response_format:"
-        " they are left out of what is sent to it.",
+        " they are left out of what is sent to it. With max_tokens, output limits go to it as max_completion_tokens;"
+        " with reasoning_content, reasoning of earlier answers does not go back to it.",
     )
     apis: Annotated[list[Api], Field(max_length=16)] | None = Field(
         default=None,

@@ -11,7 +11,7 @@ import msgspec
 from gateway.dialects.openai.operations import SHAPES, UPLOADED, request_of
 from gateway.errors import InvalidRequest
 from gateway.model import NO_PARAMETERS, OUTPUT_LIMITS, AnswerRule, ChatRequest, Parameters, Scenario
-from gateway.scenarios.fields import check_fields
+from gateway.scenarios.fields import check_fields, check_native
 from gateway.scenarios.prompting import with_prompt
 from gateway.scenarios.variables import METADATA_FIELD, Fields, is_null, take_variables
 
@@ -41,6 +41,8 @@ def render(scenario: Scenario, request: ChatRequest) -> ChatRequest:
     values = take_variables(fields, request.variables_field, prompt)
     if parameters.allow is not None or parameters.deny or parameters.check_sampling:
         check_fields(parameters, fields)
+        if request.native is not None:
+            check_native(parameters, request.native)
     _set(fields, parameters)
     messages = fields.get("messages")
     if prompt is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -26,7 +25,7 @@ from tests.support.chart import (
     scenario,
     settings_of,
 )
-from tests.support.client import ConnectionEnded, RawClient
+from tests.support.client import RawClient
 from tests.support.gateway import ROOT, GatewayProcess
 from tests.support.kubelet import Files, Kubelet, RenderedGateway, RenderedValkey
 from tests.support.upstream import ScriptedUpstream
@@ -149,13 +148,6 @@ def test_changed_registry_and_rotated_secret_reach_a_running_gateway(tmp_path: P
             assert [operator(gateway, token) for token in ("", old, new)] == [401, 200, 401]
             gateway.kubelet.update("Secret", "gateway-admin", secrets["gateway-admin"] | {"token": new.encode()})
             assert [operator(gateway, token) for token in ("", old, new)] == [401, 401, 200]
-            main, *workers = gateway.pids()
-            for worker in workers:
-                os.kill(worker, signal.SIGKILL)
-            eventually(lambda: gateway.pids()[1:] not in ([], workers), 10)
-            eventually(lambda: operator_or_none(gateway, new) == 200, 20)
-            assert [operator(gateway, token) for token in ("", old, new)] == [401, 401, 200], "nor by a new worker"
-            assert gateway.pids()[0] == main
 
 
 def operator(gateway: GatewayProcess, token: str) -> int:
@@ -163,14 +155,6 @@ def operator(gateway: GatewayProcess, token: str) -> int:
     with RawClient("127.0.0.1", gateway.management_port) as client:
         headers = {"authorization": f"Bearer {token}", "connection": "close"}
         return client.request("/admin/v1/tenants", headers=headers).status
-
-
-def operator_or_none(gateway: GatewayProcess, token: str) -> int | None:
-    """The same while nobody may answer."""
-    try:
-        return operator(gateway, token)
-    except (OSError, ConnectionEnded):
-        return None
 
 
 def test_several_workers_serve_with_everything(tmp_path: Path) -> None:

@@ -100,24 +100,48 @@ class ToolUseBlock(_Said, tag_field="type", tag="tool_use", kw_only=True):
     name: str
     input: msgspec.Raw
     cache_control: msgspec.Raw | Unset = UNSET
+    caller: msgspec.Raw | Unset = UNSET  # of an answer that is sent back: who called, which says nothing to a model
+    toolset_name: str | None = None
+
+
+class SearchResultBlock(_Said, tag_field="type", tag="search_result", kw_only=True):
+    """What a search found, for answers to cite."""
+
+    source: str
+    title: str
+    content: list[TextBlock]
+    citations: msgspec.Raw | Unset = UNSET
+    cache_control: msgspec.Raw | Unset = UNSET
 
 
 class ToolResultBlock(_Said, tag_field="type", tag="tool_result", kw_only=True):
     """What a tool said; results come first in the turn of the user that follows the calls."""
 
     tool_use_id: str
-    content: str | list[TextBlock | ImageBlock | DocumentBlock] | None = None
-    is_error: bool = False
+    content: str | list[TextBlock | ImageBlock | DocumentBlock | SearchResultBlock] | None = None
+    is_error: bool | None = False
     cache_control: msgspec.Raw | Unset = UNSET
+    toolset_name: str | None = None
 
 
-Block = TextBlock | ImageBlock | DocumentBlock | ThinkingBlock | RedactedThinkingBlock | ToolUseBlock | ToolResultBlock
+Block = (
+    TextBlock
+    | ImageBlock
+    | DocumentBlock
+    | SearchResultBlock
+    | ThinkingBlock
+    | RedactedThinkingBlock
+    | ToolUseBlock
+    | ToolResultBlock
+)
+
+Role = Literal["user", "assistant", "system"]
 
 
 class Turn(_Said, kw_only=True):
     """One of ``messages``. Newer models take instructions (``system``) in the middle of them, too."""
 
-    role: Literal["user", "assistant", "system"]
+    role: Role
     content: str | list[Block]
 
 
@@ -130,6 +154,8 @@ class Tool(_Said, kw_only=True):
     strict: bool | None = None
     cache_control: msgspec.Raw | Unset = UNSET
     type: Literal["custom"] | None = None
+    eager_input_streaming: bool | None = None
+    defer_loading: Literal[False] | None = None
 
 
 class AutoChoice(_Said, tag_field="type", tag="auto", kw_only=True):

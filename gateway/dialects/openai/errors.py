@@ -37,10 +37,15 @@ def error_event(error: GatewayError) -> bytes:
 
 
 class OpenAIErrors:
-    """Both, as an ``ErrorDialect``: names of header fields are OpenAI's as they are."""
+    """Both, as an ``ErrorDialect``: statuses, and names of header fields, are as they are."""
 
     error_body = staticmethod(error_body)
     error_event = staticmethod(error_event)
+
+    @staticmethod
+    def status(error: GatewayError) -> int:
+        """The status as it is."""
+        return error.status
 
     @staticmethod
     def header_fields(fields: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

@@ -17,6 +17,7 @@ from typing import TypeVar
 import msgspec
 
 from gateway.dialects.openai.members import read_members, repeated
+from gateway.dialects.openai.plain import plain
 from gateway.dialects.openai.usage import ABSENT
 from gateway.errors import InvalidRequest
 from gateway.model import OUTPUT_LIMITS, Backend, ChatRequest, Origin
@@ -220,9 +221,10 @@ def asks_for_usage(fields: Mapping[str, msgspec.Raw], *, stream: bool) -> bool:
 
 def encode_chat_request(request: ChatRequest, backend: Backend) -> bytes:
     """The body to send to ``backend``: its model's name, usage asked for on streams, all that it takes as it came."""
-    fields = request.fields
+    native = request.native
+    fields = request.fields if native is None else plain(request.fields, native.chat, backend)
     if backend.unsupported_fields:
-        fields = {name: raw for name, raw in fields.items() if name.casefold() not in backend.unsupported_fields}
+        fields = _taken(fields, backend.unsupported_fields)
     stream = request.stream
     parts: list[bytes | msgspec.Raw] = [b'{"model":', _encode(backend.model or request.model)]
     if request.output_limit is not None:
@@ -239,6 +241,15 @@ def encode_chat_request(request: ChatRequest, backend: Backend) -> bytes:
         parts.append(_stream_options(fields.get("stream_options")))
     parts.append(b"}")
     return b"".join(parts)
+
+
+def _taken(fields: Mapping[str, msgspec.Raw | bytes], unsupported: frozenset[str]) -> Mapping[str, msgspec.Raw | bytes]:
+    """What the backend takes. An output limit is never left out: where it does not take the one name, by the other."""
+    newer, older = OUTPUT_LIMITS
+    taken = {name: raw for name, raw in fields.items() if name.casefold() not in unsupported}
+    if older in fields and older in unsupported:
+        taken.setdefault(newer, fields[older])
+    return taken
 
 
 def _limited(fields: Mapping[str, msgspec.Raw | bytes], limit: int) -> Mapping[str, msgspec.Raw | bytes]:

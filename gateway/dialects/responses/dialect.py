@@ -27,6 +27,11 @@ class ResponsesErrors:
     error_body = staticmethod(error_body)
 
     @staticmethod
+    def status(error: GatewayError) -> int:
+        """The status as it is."""
+        return error.status
+
+    @staticmethod
     def error_event(error: GatewayError) -> bytes:
         """The event ``error``, for a stream of which the gateway does not know how far it has come."""
         members = {"type": "error", "code": error.code, "message": error.message, "param": error.param}

@@ -55,3 +55,15 @@ def test_what_follows_from_the_limits() -> None:
     assert real is not None
     assert (real.needs_price, real.bounds_output, real.shown) == (True, True, (("requests", (2,)),))
     assert [each.limit.unit for each in real.slots] == ["concurrency"]
+
+
+def test_those_of_one_unit() -> None:
+    """For a call that only asks something; they are found beside all of them, not instead."""
+    caller, bindings = principal(("cost", "month", 5), ("requests", "minute", 5)), Bindings(Counts())
+    everything, requests = bindings.find(caller, CHAT), bindings.find(caller, CHAT, "requests")
+    assert everything is not None
+    assert requests is not None
+    assert [each.limit.unit for each in everything.limits] == ["cost", "requests"]
+    assert [each.limit.unit for each in requests.limits] == ["requests"]
+    assert bindings.find(caller, CHAT) is everything
+    assert bindings.find(principal(("cost", "month", 5)), CHAT, "requests") is None

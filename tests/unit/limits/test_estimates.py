@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.limits.estimates import InputConstants, dearest, measure_input, worst_output
-from gateway.model import Backend, ChatRequest, Price
+from gateway.model import Backend, ChatRequest, Native, Price
 
 NOTHING = InputConstants(per_message=0, per_image=0)
 ONE_IMAGE = InputConstants(per_message=0, per_image=1000)
@@ -131,3 +131,11 @@ def test_the_dearest_price_covers_every_attempt() -> None:
     )
     assert dearest(attempts[:1]) == prices[0]
     assert dearest(attempts[2:]) is None
+
+
+def test_what_a_chat_cannot_say_counts_too() -> None:
+    """Of a request in another dialect that is sent as it was written, every byte does."""
+    chat = {"messages": b'[{"role":"user","content":"a"}]'}
+    native = {**chat, "mcp_servers": b"x" * 1000}
+    request = ChatRequest(model="m", fields=chat, native=Native(dialect="messages", fields=native, chat=chat))
+    assert measure_input(request, NOTHING)[0] == len(chat["messages"]) + 1000

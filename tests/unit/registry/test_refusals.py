@@ -153,7 +153,7 @@ BACKENDS: list[tuple[Document, str, str]] = [
     (echo(url="http://x"), "spec.url", "not for provider echo"),
     (echo(auth={"type": "none"}), "spec.auth", "not for provider echo"),
     (echo(echo={"tokenDelay": "fast"}), "spec.echo.tokenDelay", "duration"),
-    (backend(unsupportedFields=["MAX_TOKENS"]), "spec.unsupportedFields[0]", "decided by the gateway"),
+    (backend(unsupportedFields=["MAX_COMPLETION_TOKENS"]), "spec.unsupportedFields[0]", "decided by the gateway"),
     (backend(unsupportedFields=[""]), "spec.unsupportedFields[0]", "not a field name"),
     (echo(echo={"outputTokens": 0}), "spec.echo.outputTokens", "greater than or equal to 1"),
 ]

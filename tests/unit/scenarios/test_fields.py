@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gateway.dialects.anthropic.read import read_messages_request
 from gateway.dialects.openai.request import encode_chat_request, read_chat_request, read_scenario_request
 from gateway.errors import InvalidRequest
 from gateway.model import Backend, Parameters, Scenario
@@ -112,3 +113,28 @@ def test_what_a_backend_does_not_take() -> None:
     assert json.loads(encode_chat_request(request, limited)).keys() == {
         "model", "messages", "temperature", "stream", "stream_options"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("spec", "fields", "param"),
+    [
+        ({"deny": ["thinking"]}, {"thinking": {"type": "adaptive"}}, "thinking"),
+        ({"deny": ["reasoning_effort"]}, {"thinking": {"type": "enabled", "budget_tokens": 1024}}, "reasoning_effort"),
+        ({"deny": ["mcp_servers"]}, {"mcp_servers": [{}]}, "mcp_servers"),
+        ({"allow": ["temperature"]}, {"mcp_servers": [{}]}, "mcp_servers"),
+        ({"allow": ["temperature"]}, {"tools": [{"type": "web_search_20250305", "name": "w"}]}, "tools.0"),
+        ({"allow": ["temperature"]}, {"stop_sequences": ["a"]}, "stop"),
+        ({"allow": ["mcp_servers", "stop"]}, {"mcp_servers": [{}], "stop_sequences": ["a"], "system": "s"}, None),
+        ({"deny": ["temperature"]}, {"mcp_servers": [{}], "system": "s"}, None),
+    ],
+)
+def test_callers_of_messages(spec: dict[str, Any], fields: dict[str, Any], param: str | None) -> None:
+    """What only their dialect has is governed by its name, too: none of it passes unseen to a backend that has it."""
+    body = {"model": "s", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]} | fields
+    request = read_messages_request(json.dumps(body).encode(), 100)
+    if param is None:
+        render(scenario(**spec), request)
+        return
+    with pytest.raises(InvalidRequest) as caught:
+        render(scenario(**spec), request)
+    assert (caught.value.code, caught.value.param) == ("unsupported_field", param)
