@@ -65,7 +65,10 @@ def claude_backend(name: str, url: str, **spec: Any) -> Document:
 
 @contextmanager
 def claude_gateway() -> Iterator[ClaudeGateway]:
-    """Scenarios ``new`` and ``old`` (a model before those that adapt), ``lenient``, ``spare`` (a fallback of chat)."""
+    """Scenarios ``new`` and ``old`` (a model before those that adapt), ``lenient``, ``spare`` (a fallback of chat).
+
+    ``open`` lets callers ask for a beta, ``poet`` has a prompt and parameters, ``strict`` takes few fields.
+    """
     key, claude = new_key(), Claude()
     with ScriptedUpstream(claude) as upstream, ScriptedUpstream() as other:
         documents = [
@@ -74,11 +77,18 @@ def claude_gateway() -> Iterator[ClaudeGateway]:
                 "old", upstream.url, model=OLD_MODEL, maxOutputTokens=8192, anthropic={"thinking": "budget"}
             ),
             claude_backend("beta", upstream.url, anthropic={"betas": ["context-1m-2025-08-07", "code-2025"]}),
+            claude_backend("open", upstream.url, price=PRICE, anthropic={"callerBetas": ["context-1m-2025-08-07"]}),
             backend("chat", f"{other.url}/v1"),
             scenario("new", "new"),
             scenario("old", "old"),
             scenario("beta", "beta"),
             scenario("lenient", "new", lenient=True),
+            scenario("open", "open"),
+            scenario(
+                "poet", "open", prompt="poet.v1", parameters={"defaults": {"stop": ["END"]}, "maxOutputTokens": 500}
+            ),
+            document("Prompt", "poet.v1", {"inputVars": [], "template": "You are a poet."}),
+            scenario("strict", "open", parameters={"allow": ["tools"]}),
             scenario("spare", "new", "chat"),
             tenant("acme"),
             api_key("acme-key", key),

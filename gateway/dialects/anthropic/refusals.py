@@ -65,19 +65,29 @@ def check_refusal(status: int, body: bytes) -> schema.ErrorDetail:
         detail = schema.decode_error(body).error
     except (msgspec.DecodeError, RecursionError):  # of a proxy, perhaps: its text is not for callers
         return schema.ErrorDetail()
-    if detail.type not in _OF_THE_CALLER or _of_the_account(detail.message):
+    if detail.type not in _OF_THE_CALLER or is_of_the_account(detail):
         text = f"status {status}, {detail.type[:64]}: {detail.message[:_SHOWN_CHARS_MAX]}"
         raise AttemptFailed("misconfigured", text, status=status)
     return detail
 
 
+def is_of_the_account(detail: schema.ErrorDetail) -> bool:
+    """Whether an error speaks of the operator's account."""
+    return _of_the_account(detail.message) is not None
+
+
 def refusal_of(status: int, body: bytes) -> bytes:
     """A refusal (400, 413, 415, 422) as an error of a chat. Raises AttemptFailed where it is not the caller's fault."""
     detail = check_refusal(status, body)
+    return error_body(error_of(status, detail))
+
+
+def error_of(status: int, detail: schema.ErrorDetail) -> GatewayError:
+    """A refusal as an error of the gateway's."""
     text = detail.message[:_SHOWN_CHARS_MAX] or "The model backend refused the request."
     if status == RequestTooLarge.status:
-        return error_body(RequestTooLarge(text))
-    return error_body(InvalidRequest(text, code=_code(text), param=_param(text)))
+        return RequestTooLarge(text)
+    return InvalidRequest(text, code=_code(text), param=_param(text))
 
 
 def _code(text: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from gateway.dialects import form
 from gateway.dialects.anthropic import schema
@@ -156,6 +157,9 @@ def output(ask: Ask, native: Native, conversation: Conversation) -> Native:
             effort = _EFFORTS[wanted]
             if thinking is None and not _is_forced(native):  # no model thinks that must use a tool
                 thinking = schema.AdaptiveThinking()
+    if isinstance(thinking, schema.EnabledThinking):
+        budget = fitting(thinking.budget_tokens, native["max_tokens"])
+        thinking = None if budget is None else replace(thinking, budget_tokens=budget)
     if thinking is not None:
         told["thinking"] = thinking
     answer = _format(ask)
@@ -185,6 +189,17 @@ def _budget(wanted: str, ask: Ask, native: Native, conversation: Conversation) -
     else:
         return schema.EnabledThinking(budget_tokens=budget)
     return None
+
+
+def fitting(budget: int, limit: int) -> int | None:
+    """A budget of tokens to think that leaves room for an answer below the output limit; None where there is none.
+
+    The limit may be lower than the one that the budget was made for: the API takes no budget that is not below it.
+    """
+    if budget < limit:
+        return budget
+    lowered = int(limit * _BUDGET_SHARE_MAX)
+    return lowered if lowered >= _BUDGET_MIN else None
 
 
 def _is_forced(native: Native) -> bool:
