@@ -21,7 +21,7 @@ FIELDS = {
     "ts", "level", "environment", "event", "request_id", "trace_id", "tenant", "key", "scenario", "variant",
     "generation", "backend", "provider", "attempts", "status", "code", "outcome", "cache", "stream", "stream_end",
     "tokens", "cost_usd", "duration_ms", "overhead_ms", "ttft_ms", "upstream_ms", "queue_ms", "client_ms", "bytes",
-    "client_ip", "detail",
+    "dropped", "client_ip", "detail",
 }  # fmt: skip
 
 
