@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from gateway.limits.binding import Bound
     from gateway.limits.local import Hold
-    from gateway.limits.wire import AdmitCall, AdmitReply
+    from gateway.limits.wire import AdmitCall, AdmitReply, LimitSet
     from gateway.model import ChatRequest
 
 
@@ -81,18 +81,16 @@ class Lease:
 
 
 class CountedLease(Lease):
-    """The lease of a call whose end is told to ``tell``."""
+    """The lease of a call that nothing limits, whose end is told to ``tell``."""
 
-    __slots__ = ("_tell", "admitted_ms", "call", "hold", "key", "reply")
+    __slots__ = ("_tell", "key", "kind", "scenario")
 
-    def __init__(self, call: AdmitCall, key: str, tell: Callable[[CountedLease, End], None]) -> None:
+    def __init__(self, kind: LimitSet, scenario: str, key: str, tell: Callable[[CountedLease, End], None]) -> None:
         self.is_settled = False
         self.settled_usage = None
-        self.call = call
+        self.kind = kind
+        self.scenario = scenario
         self.key = key
-        self.admitted_ms = 0  # Unix milliseconds, of the server's clock where it was asked
-        self.reply: AdmitReply | None = None
-        self.hold: Hold | None = None
         self._tell = tell
 
     def settle(self, end: End) -> bool:
@@ -105,23 +103,35 @@ class CountedLease(Lease):
         return True
 
 
-class AdmittedLease(CountedLease):
-    """The lease of a call that its limits admitted; ``reply`` None: without the shared levels, which is degraded."""
+class AdmittedLease(Lease):
+    """The lease of a call that its limits admitted; ``reply`` None: without the shared levels, which is degraded.
 
-    __slots__ = ("bound", "output_limit", "taken")
+    Its end is told to ``tell``.
+    """
 
-    def __init__(self, bound: Bound, call: AdmitCall, tell: Callable[[CountedLease, End], None]) -> None:
+    __slots__ = ("_tell", "admitted_ms", "bound", "call", "hold", "key", "output_limit", "reply", "taken")
+
+    def __init__(self, bound: Bound, call: AdmitCall, tell: Callable[[AdmittedLease, End], None]) -> None:
         self.is_settled = False
         self.settled_usage = None
         self.call = call
         self.key = bound.key
-        self.admitted_ms = 0
-        self.reply = None
-        self.hold = None
+        self.admitted_ms = 0  # Unix milliseconds, of the server's clock where it was asked
+        self.reply: AdmitReply | None = None
+        self.hold: Hold | None = None
         self._tell = tell
         self.bound = bound
         self.output_limit: int | None = None
         self.taken: Usage | None = None  # what was reserved without the shared levels
+
+    def settle(self, end: End) -> bool:
+        """See Lease."""
+        if self.is_settled:
+            return False
+        self.is_settled = True
+        self.settled_usage = end.usage
+        self._tell(self, end)
+        return True
 
     @property
     def reserved(self) -> Usage | None:  # type: ignore[override]  # made only for the few who ask

@@ -92,17 +92,8 @@ class Limiter:
         """The lease of a call that nothing limits: only the ledger, where there is one, hears of it."""
         if self._lane is None:
             return Lease()
-        call = AdmitCall(
-            lease_id=self._lease_id(),
-            kind=self._bindings.free(principal.tenant.name),
-            scenario=scenario.name,
-            backend="",
-            text_bytes=0,
-            input_upper=0,
-            output_cap=None,
-            worst_output=0,
-        )
-        return CountedLease(call, principal.key.name, self._ended)
+        kind = self._bindings.free(principal.tenant.name)
+        return CountedLease(kind, scenario.name, principal.key.name, self._ended_free)
 
     async def admit(self, bound: Bound, plan: Plan, request: ChatRequest) -> AdmittedLease:
         """Take from every limit of a call. The plan has at least one attempt.
@@ -269,15 +260,32 @@ class Limiter:
 
     # The end of a call
 
-    def _ended(self, lease: CountedLease, end: End) -> None:
-        call, reply = lease.call, lease.reply
+    def _ended_free(self, lease: CountedLease, end: End) -> None:
+        """A call without limits is over: it is counted, and there is nothing to give back."""
+        self.shared.settle(
+            SettleCall(
+                lease_id=self._lease_id(),
+                admitted_ms=0,
+                kind=lease.kind,
+                usage=end.usage,
+                cost_nano=end.cost_nano_usd,
+                key=lease.key,
+                scenario=lease.scenario,
+                backend=end.backend,
+                status=end.status,
+                ended_at=wall(),
+                cached=end.cached,
+                variant=end.variant,
+            )
+        )
+
+    def _ended(self, lease: AdmittedLease, end: End) -> None:
+        call, reply, bound = lease.call, lease.reply, lease.bound
         if lease.hold is not None:
             lease.hold.settle(None if end.keep else _used(end))
-        if isinstance(lease, AdmittedLease):
-            bound = lease.bound
-            if bound.slots:
-                self.shared.slots.release(bound.tenant, call.lease_id, bound.slots)
-            bound.standing = None  # what it gives back may be what was missing
+        if bound.slots:
+            self.shared.slots.release(bound.tenant, call.lease_id, bound.slots)
+        bound.standing = None  # what it gives back may be what was missing
         if self._lane is None:
             return
         now_s = wall()

@@ -25,7 +25,7 @@ def test_the_first_settlement_counts() -> None:
 def test_the_end_is_told_once() -> None:
     """To whoever counts, with how it ended."""
     told: list[End] = []
-    lease = CountedLease(admit_call(), "ci", lambda _, end: told.append(end))
+    lease = CountedLease(admit_call().kind, "chat", "ci", lambda _, end: told.append(end))
     assert lease.settle(End(status=502))
     assert not lease.settle(NOTHING_USED)
     assert told == [End(status=502)]
@@ -100,7 +100,7 @@ def test_an_estimate_is_never_above_what_a_call_can_have_used(cap: int | None, l
     assert high == Usage(input_tokens=70, output_tokens=2 * most, estimated=True)
     low = Usage(input_tokens=5, output_tokens=6, estimated=True)
     assert lease.bounded(low) == low
-    assert CountedLease(call, "ci", lambda _, __: None).bounded(low) is low
+    assert CountedLease(call.kind, "chat", "ci", lambda _, __: None).bounded(low) is low
 
 
 @pytest.mark.parametrize("reset_ms", [0, 999, 1000, 61_001])
