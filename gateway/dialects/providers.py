@@ -1,6 +1,6 @@
 """Which providers are spoken to by translation; those that are not here speak the chat dialect as it is.
 
-Bedrock's is loaded with its first call.
+Each translation is loaded with its first call: a gateway holds in memory what its backends need.
 """
 
 from __future__ import annotations
@@ -9,13 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-from gateway.dialects.anthropic.provider import translate as anthropic
 from gateway.dialects.azure import AzureCall
 from gateway.dialects.completions.passing import PassedCompletion
 from gateway.dialects.completions.passing import can_pass as passes_completion
 from gateway.dialects.contract import RetryAfter, Translate, Translation
-from gateway.dialects.gemini.errors import retry_after_s as gemini_retry_after_s
-from gateway.dialects.gemini.request import translate as gemini
 from gateway.dialects.responses.passing import can_pass
 from gateway.dialects.responses.passing import translate as pass_response
 from gateway.errors import AttemptFailed
@@ -23,6 +20,24 @@ from gateway.model import Backend, ChatRequest
 
 ReadFailure = Callable[[int, Sequence[tuple[bytes, bytes]]], AttemptFailed | None]
 """What an answer that is not 200 means by its status and header fields; None where its status says it all."""
+
+
+def _messages(request: ChatRequest, backend: Backend) -> Translation:
+    from gateway.dialects.anthropic.provider import translate
+
+    return translate(request, backend)
+
+
+def _generate(request: ChatRequest, backend: Backend) -> Translation:
+    from gateway.dialects.gemini.request import translate
+
+    return translate(request, backend)
+
+
+def _wait_of_gemini(body: bytes) -> float | None:
+    from gateway.dialects.gemini.errors import retry_after_s
+
+    return retry_after_s(body)
 
 
 def _converse(request: ChatRequest, backend: Backend) -> Translation:
@@ -38,12 +53,10 @@ def _failure_of_bedrock(status: int, headers: Sequence[tuple[bytes, bytes]]) -> 
 
 
 TRANSLATES: Final[Mapping[str, Translate]] = MappingProxyType(
-    {"azure": AzureCall, "anthropic": anthropic, "bedrock": _converse, "gemini": gemini, "vertex": gemini}
+    {"azure": AzureCall, "anthropic": _messages, "bedrock": _converse, "gemini": _generate, "vertex": _generate}
 )
 
-RETRY_AFTER: Final[Mapping[str, RetryAfter]] = MappingProxyType(
-    {"gemini": gemini_retry_after_s, "vertex": gemini_retry_after_s}
-)
+RETRY_AFTER: Final[Mapping[str, RetryAfter]] = MappingProxyType({"gemini": _wait_of_gemini, "vertex": _wait_of_gemini})
 """Those of whom the body of a refusal may say how long to wait, where no header field does."""
 
 FAILURES: Final[Mapping[str, ReadFailure]] = MappingProxyType({"bedrock": _failure_of_bedrock})
