@@ -42,6 +42,7 @@ docs: environment-dev ## Write what is made from the code: tables of settings an
 	@$(BIN)/python -m gateway.registry.crd charts/llm-gateway-crds/files
 	@$(BIN)/python -m tools.chart charts/llm-gateway
 	@$(BIN)/python -m tools.dashboards charts/llm-gateway/dashboards
+	@$(BIN)/python -m tests.support.matrix.docs docs/dialects.md
 
 image: ## Build the image with docker, podman or buildah; IMAGE names it, ARGS go to the builder
 	@tools/image.sh $(or $(IMAGE),llm-gateway) $(ARGS)
@@ -56,9 +57,12 @@ lock: ## Resolve the dependencies of pyproject.toml into the lock files
 	$(COMPILE) --upgrade -c requirements-bench.lock --extra embedded --group dev --output-file requirements-dev.lock
 	$(COMPILE) --upgrade -c requirements-bench.lock --extra embedded --output-file requirements-embedded.lock
 	$(COMPILE) --upgrade -c requirements-bench.lock --output-file requirements.lock
+	.tools/bin/uv pip compile --group frameworks --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(UPGRADE) \
+		--output-file requirements-frameworks.lock
 
 clean: ## Remove what the other targets made
-	rm -rf .venv .tools build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache bench/out
+	rm -rf .venv .venv-frameworks .tools tests/npm/node_modules build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache bench/out
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 environment:
