@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import uvloop
 
-from bench import limits, process, wire, wrk
+from bench import dialects, limits, process, wire, wrk
 from bench.candidates import KEY, Candidate, Running
 from bench.client import Caller, Counts, Load, Window, connect, drive
 from bench.machine import Cores, upstream
@@ -65,6 +65,12 @@ ROWS = (
     Row("refused", "CPU per refused request", "us"),
     Row("ledger", "CPU per request, with a Redis and no limits", "us"),
     Row("hit", "CPU per request answered by the cache", "us"),
+    Row("to-messages", "CPU more per request, chat before Anthropic", "us"),
+    Row("to-messages-chunk", "CPU more per chunk, chat before Anthropic", "us"),
+    Row("from-messages", "CPU more per request, Messages before chat", "us"),
+    Row("from-messages-chunk", "CPU more per chunk, Messages before chat", "us"),
+    Row("from-responses", "CPU more per request, Responses before chat", "us"),
+    Row("from-responses-chunk", "CPU more per chunk, Responses before chat", "us"),
     Row("limited-memory", "memory (PSS) after the load, limits on", "MB"),
     Row("limited-start", "start to ready, limits on", "s"),
 )
@@ -97,6 +103,8 @@ def measure_all(candidates: list[Candidate], plan: Plan, say: Callable[[str], No
         with limits.valkey({cores.upstream}) as redis_url:
             measuring = Measuring(port, plan, cores, results, redis_url if _has_gateway(candidates) else None, say)
             _measure_rounds(candidates, measuring)
+            if _has_gateway(candidates):
+                _measure_dialects(measuring)
             _measure_starts(candidates, measuring)
     return results
 
@@ -130,6 +138,13 @@ def _measure_rounds(candidates: list[Candidate], run: Measuring) -> None:
                     _measure_limited(limited, run)
         for each in running:  # with one gateway only: two share pages, and each would look smaller
             run.results.add("memory", each.name, each.pss_bytes() / 1e6)
+
+
+def _measure_dialects(run: Measuring) -> None:
+    with dialects.translating().running(run.port, run.cores.proxy) as each, process.pinned({run.cores.load}):
+        for number in range(run.plan.rounds):
+            run.say(f"round {number + 1} of {run.plan.rounds}: {each.name}")
+            dialects.measure(each, run.plan.burst_s / 2, lambda row, us: run.results.add(row, GATEWAY, us))
 
 
 @contextlib.contextmanager

@@ -51,6 +51,12 @@ BUDGETS = {
     "admitted": Budget(1.6, of_envoy=True),
     "refused": Budget(0.5, of_row="admitted"),
     "hit": Budget(0.6, of_row="ledger"),
+    "to-messages": Budget(120.0),
+    "to-messages-chunk": Budget(15.0),
+    "from-messages": Budget(120.0),
+    "from-messages-chunk": Budget(15.0),
+    "from-responses": Budget(120.0),
+    "from-responses-chunk": Budget(15.0),
     "limited-memory": Budget(80.0),
     "limited-start": Budget(1.5),
 }

@@ -25,6 +25,8 @@ _USAGE = re.compile(rb'"include_usage"\s*:\s*true')
 _SEARCHED = 4096
 
 PLAIN_REPLY = wire.plain_reply()
+CLAUDE_REPLY = wire.claude_reply()
+CLAUDE_CHUNKS = [wire.as_chunk(event) for event in wire.claude_events()]
 CHUNKS = [wire.as_chunk(wire.stream_event("chatcmpl-bench", f"token {n}")) for n in range(wire.CHUNKS_PER_STREAM)]
 ENDING = wire.as_chunk(wire.DONE_EVENT) + wire.LAST_CHUNK
 ENDING_WITH_USAGE = wire.as_chunk(wire.usage_event("chatcmpl-bench")) + ENDING
@@ -63,6 +65,10 @@ class Canned(asyncio.Protocol):
     def _answer(self, model: str, data: bytes, body_at: int) -> None:
         if model == wire.PLAIN:
             self._transport.write(PLAIN_REPLY)
+        elif model == wire.CLAUDE:
+            self._transport.write(CLAUDE_REPLY)
+        elif model == wire.CLAUDE_BURST:
+            self._burst(iter((wire.STREAM_HEAD + CLAUDE_CHUNKS[0], *CLAUDE_CHUNKS[1:], wire.LAST_CHUNK)))
         elif model in (wire.BURST, wire.PACED):
             ending = ENDING_WITH_USAGE if _USAGE.search(data, body_at) else ENDING
             writes = iter((wire.STREAM_HEAD + CHUNKS[0], *CHUNKS[1:], ending))

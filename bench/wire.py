@@ -11,6 +11,10 @@ import json
 import zlib
 
 PLAIN, BURST, PACED, IDLE, SOAK = MODELS = ("plain", "burst", "paced", "idle", "soak")
+CLAUDE, CLAUDE_BURST = CLAUDE_MODELS = ("claude", "claudeburst")
+"""The first two in the dialect of Anthropic Messages."""
+
+CHAT_PATH, MESSAGES_PATH, RESPONSES_PATH = "/v1/chat/completions", "/v1/messages", "/v1/responses"
 
 CHUNKS_PER_STREAM = 100
 PACE_S = 0.01
@@ -51,10 +55,23 @@ def _prompt(size: int) -> str:
     return unit * (size // in_json) + "x" * (size % in_json)
 
 
-def request(port: int, body: bytes, key: str) -> bytes:
+def messages_body(model: str, *, stream: bool = False) -> bytes:
+    """The same request of a caller who speaks Anthropic Messages."""
+    document = json.loads(chat_body(model)) | {"max_tokens": 1000}
+    return _compact(document | ({"stream": True} if stream else {}))
+
+
+def responses_body(model: str, *, stream: bool = False) -> bytes:
+    """The same request of a caller who speaks OpenAI Responses, and does not want to go on from it."""
+    document = json.loads(chat_body(model))
+    document["input"] = document.pop("messages")[0]["content"]
+    return _compact(document | {"store": False} | ({"stream": True} if stream else {}))
+
+
+def request(port: int, body: bytes, key: str, path: str = CHAT_PATH) -> bytes:
     """A whole HTTP request as wrk would send it."""
     return (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nauthorization: Bearer {key}\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nauthorization: Bearer {key}\r\n"
         f"content-type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     ).encode() + body
 
@@ -73,6 +90,47 @@ def plain_reply() -> bytes:
     document["choices"] = [{"index": 0, "message": {"role": "assistant", "content": filler}, "finish_reason": "stop"}]
     body = _compact(document)
     return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
+
+
+def claude_reply() -> bytes:
+    """The same answer in the dialect of Anthropic Messages, head included."""
+    text = json.loads(plain_reply().partition(b"\r\n\r\n")[2])["choices"][0]["message"]["content"]
+    body = _compact(_claude([{"type": "text", "text": text}], "end_turn", 100))
+    return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
+
+
+def _claude(content: list[dict[str, str]], reason: str | None, output: int) -> dict[str, object]:
+    counts = {"input_tokens": 31, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
+    return {
+        "id": "msg_bench",
+        "type": "message",
+        "role": "assistant",
+        "model": "bench-model",
+        "content": content,
+        "stop_reason": reason,
+        "stop_sequence": None,
+        "usage": counts | {"output_tokens": output},
+    }
+
+
+def claude_events() -> list[bytes]:
+    """The events of a stream of 100 pieces of text, each with its name, in the dialect of Anthropic Messages."""
+    events: list[dict[str, object]] = [
+        {"type": "message_start", "message": _claude([], None, 1)},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        *(
+            {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": f"token {number}"}}
+            for number in range(CHUNKS_PER_STREAM)
+        ),
+        {"type": "content_block_stop", "index": 0},
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": "end_turn", "stop_sequence": None},
+            "usage": {"output_tokens": 100},
+        },
+        {"type": "message_stop"},
+    ]
+    return [b"event: %b\ndata: %b\n\n" % (str(event["type"]).encode(), _compact(event)) for event in events]
 
 
 def usage() -> dict[str, object]:
