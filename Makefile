@@ -5,6 +5,7 @@
 
 BIN := .venv/bin
 UV_VERSION := 0.13.9
+JOBS ?= 2
 export PYTHON
 
 help: ## Show this list
@@ -16,8 +17,8 @@ run: environment ## Start the gateway with the registry of this folder and a fre
 dev: environment ## The same, started anew whenever the code changes
 	@exec $(BIN)/llm-gateway demo --reload
 
-test: environment-dev ## Run every test
-	@$(BIN)/python -m pytest -q $(ARGS)
+test: environment-dev ## Run every test, in JOBS processes (2; with 0 one after the other)
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: environment-dev ## Check style, types and import contracts
 	@$(BIN)/ruff check .

@@ -58,8 +58,8 @@ def pair() -> Iterator[tuple[GatewayProcess, ScriptedUpstream]]:
         ("eu", {"x-region": "eu-west"}, {}, None),
         ("rest", {"x-region": "EU"}, {}, None),
         ("rest", {"x-tier": "eu"}, {}, None),
-        ("other", {}, {}, OTHER_KEY),
-        ("batch", {}, {}, BATCH_KEY),
+        pytest.param("other", {}, {}, OTHER_KEY, id="another tenant"),
+        pytest.param("batch", {}, {}, BATCH_KEY, id="another key"),
     ],
 )
 def test_a_request_goes_where_its_rule_says(

@@ -211,7 +211,7 @@ def compressed(coding: Literal["gzip", "deflate", "raw-deflate"], framing: Frami
 def compress(data: bytes, coding: Literal["gzip", "deflate", "raw-deflate"]) -> bytes:
     """``data`` in one of the content codings of RFC 9110, section 8.4.1."""
     if coding == "gzip":
-        return gzip.compress(data)
+        return gzip.compress(data, mtime=0)
     if coding == "deflate":
         return zlib.compress(data)
     packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
