@@ -117,7 +117,8 @@ def test_text_as_a_stream(world: Running, kind: Kind) -> None:
     assert chunks[-1].choices[0].finish_reason == "length"
     line = world.gateway.wait_for_log(lambda line: line.get("request_id") == f"bedrock-stream-{kind}")
     assert line["provider"] == "bedrock"
-    assert line["tokens"] == {"input": 1103, "cached": 1000, "output": 7, "estimated": False}
+    tokens = {"input": 1103, "cached": 1000, "output": 7, "estimated": False, "cache_written": 100}
+    assert line["tokens"] == tokens
 
 
 def test_a_stream_cut_anywhere_is_the_same(world: Running) -> None:

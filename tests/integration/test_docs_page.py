@@ -15,7 +15,8 @@ HOST = "gateway.test"
 ENDPOINTS = ["/v1/chat/completions", "/v1/models", "/v1/models/{model}", "/v1/scenarios", *2 * ["/v1/scenarios/{name}"],
              "/v1/usage", "/generate", "/chat/completion", "/v1/responses", "/v1/responses/input_tokens",
              "/v1/embeddings", "/v1/moderations", "/v1/rerank", "/v1/images/generations", "/v1/audio/speech",
-             "/v1/audio/transcriptions", "/v1/audio/translations", "/v1/completions"]  # fmt: skip
+             "/v1/audio/transcriptions", "/v1/audio/translations", "/v1/completions", "/v1/messages",
+             "/v1/messages/count_tokens"]  # fmt: skip
 MODELS = ["ChatCompletionRequest", "ChatCompletion", "ModelList", "GenerateRequest", "GenerateResponse",
           "ScenarioRequest", "ScenarioList", "SimpleChatRequest", "SimpleChatResponse", "UsageReport",
           "ErrorBody"]  # fmt: skip

@@ -207,7 +207,7 @@ def test_server_errors_stay_inside(place: Surface, status: int) -> None:
     """A backend's failure is told in our own words, without its body; overload stays visible as such."""
     place.upstream.enqueue(error_reply(status, "Traceback: /srv/model.py line 7"))
     answer = post(place, chat_body())
-    assert answer.status == (503 if status in {429, 503} else 502)
+    assert answer.status == (503 if status in {429, 503, 529} else 502)
     assert b"Traceback" not in answer.body
 
 
