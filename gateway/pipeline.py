@@ -241,10 +241,15 @@ def _noted(principal: Principal, snapshot: Snapshot, record: RequestRecord) -> P
 
 
 def _adapted(scenario: Scenario, request: ChatRequest) -> ChatRequest:
-    """The request as backends of other dialects may need it. Answers that are kept, or judged, are told as chat."""
-    keeps = scenario.cache is not None or scenario.answer is not None
+    """The request as backends of other dialects may need it.
+
+    Answers that are kept, or judged, are told as chat; and so are requests of a scenario that has rules for fields or
+    overrides them: its rules are of the fields of a chat request, and nothing may pass beside them.
+    """
+    rules = scenario.parameters
+    is_ruled = rules.allow is not None or bool(rules.deny) or bool(rules.overrides)
     native = request.native
-    if native is not None and keeps:
+    if native is not None and (is_ruled or scenario.cache is not None or scenario.answer is not None):
         native = replace(native, dialect="chat")
         if not scenario.lenient and native.beyond:  # no backend will be asked for it: a kept answer must not be given
             raise impossible(native.beyond[0])

@@ -114,7 +114,7 @@ class Attempts(ABC, Generic[_Q, _A]):
                 try:
                     return await self._attempt(state, backend, request, record, cleanup)
                 except AttemptFailed as failure:
-                    if not failure.not_ready:
+                    if not failure.not_ready or failure.is_final:  # a body that is gone cannot be sent again
                         raise
                     ticket.reason = failure.detail
                 finally:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from gateway.dialects.anthropic.tell import refusal_text
+from gateway.dialects.anthropic.refusals import check_refusal, error_of
 from gateway.dialects.ask import beyond_chat
 from gateway.dialects.openai.request import request_head
 from gateway.dialects.providers import TRANSLATES
@@ -98,7 +98,7 @@ class InputCounter:
                 if len(content) > _BODY_BYTES_MAX:
                     raise AttemptFailed("protocol_error", f"a body of more than {_BODY_BYTES_MAX} bytes")
             if source.status in _PASSED_THROUGH:
-                raise InvalidRequest(refusal_text(bytes(content)), code="upstream_refused")
+                raise error_of(source.status, check_refusal(source.status, bytes(content)))
             if source.status != 200:
                 outcome: Outcome = "server_error" if source.status >= 500 else "refused"
                 raise AttemptFailed(outcome, f"status {source.status}")

@@ -158,7 +158,7 @@ class UploadCaller(OperationCaller):
         try:
             sending = upload.sending(backend, request.model)
             path = path_of(backend, request)
-            content_type = b"multipart/form-data; boundary=" + upload.boundary
+            content_type = b'multipart/form-data; boundary="' + upload.boundary + b'"'
             start = request_head(backend, path, content_type=content_type, accept=_ANY)
             framing = (
                 b"transfer-encoding: chunked" if sending.length is None else b"content-length: %d" % sending.length

@@ -97,6 +97,8 @@ def _fit_thinking(native: Native) -> None:
     if b"budget_tokens" not in bytes(raw):
         return
     members = _members(raw)
+    if "budget_tokens" not in members:
+        return
     given = _decode_int(members["budget_tokens"])
     budget = fitting(given, native["max_tokens"])
     if budget is None:

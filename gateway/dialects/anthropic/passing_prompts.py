@@ -27,7 +27,7 @@ _RESULT: Final = "tool_result"
 
 class _Head(msgspec.Struct):
     type: str = ""
-    text: str = ""
+    text: msgspec.Raw = msgspec.Raw(b'""')
 
 
 class _Turn(msgspec.Struct):
@@ -138,7 +138,7 @@ def _content(raw: msgspec.Raw, changed: _Changed) -> str | list[object] | None:
         return "\n\n".join(changed.after) if [_decode_text(raw)] == changed.before else None
     blocks = _decode_items(raw)
     heads = list(map(_decode_head, blocks))
-    if [head.text for head in heads if head.type == _TEXT] != changed.before:
+    if [_decode_text(head.text) for head in heads if head.type == _TEXT] != changed.before:
         return None
     texts = [schema.TextBlock(text=text) for text in changed.after if text.strip()]
     results = sum(head.type == _RESULT for head in heads)

@@ -19,11 +19,12 @@ _BOUNDARY = re.compile(
     rb"""multipart/form-data[ \t]*;[ \t]*boundary=("?)([A-Za-z0-9'()+_,./:=?-]{1,70})\1[ \t]*""", re.IGNORECASE
 )
 _FIELD = re.compile(rb"([A-Za-z0-9-]{1,64}):[ \t]*([^\r\n\0]*)")
-_DISPOSITION = re.compile(
-    rb'form-data((?:[ \t]*;[ \t]*[a-zA-Z]+\*?=(?:"(?:[^"\\]|\\.)*"|[^";,\s]+))*)[ \t]*', re.IGNORECASE
-)
-_PARAMETER = re.compile(rb';[ \t]*([a-zA-Z]+\*?)=(?:"((?:[^"\\]|\\.)*)"|([^";,\s]+))')
+_DISPOSITION = re.compile(rb'form-data((?:[ \t]*;[ \t]*[a-zA-Z]+\*?=(?:"[^"\\]*"|[^";,\s\\]+))*)[ \t]*', re.IGNORECASE)
+"""Without backslashes, which servers read in different ways: one would see another field than is checked here."""
+
+_PARAMETER = re.compile(rb';[ \t]*([a-zA-Z]+\*?)=(?:"([^"\\]*)"|([^";,\s\\]+))')
 _NAME = re.compile(rb"[A-Za-z0-9_.-]{1,128}(\[[A-Za-z0-9_.-]{0,64}\])?")
+_PARAMETERS = frozenset({b"name", b"name*", b"filename", b"filename*"})
 _PLAIN_ENCODINGS = frozenset({b"7bit", b"8bit", b"binary"})
 
 
@@ -156,6 +157,9 @@ def _read_header(header: bytes) -> tuple[str, bool]:
     if len(dispositions) != 1 or (found := _DISPOSITION.fullmatch(dispositions[0])) is None:
         raise _invalid("a part has no content-disposition, or more than one")
     parameters = [(each[0].lower(), each[1] or each[2]) for each in _PARAMETER.findall(found[1])]
+    keys = [key for key, _ in parameters]
+    if len(set(keys)) != len(keys) or not _PARAMETERS.issuperset(keys):
+        raise _invalid("a part's content-disposition has other parameters than name and filename, or one twice")
     names = [value for key, value in parameters if key == b"name"]
     if len(names) != 1 or _NAME.fullmatch(names[0]) is None or any(key == b"name*" for key, _ in parameters):
         raise _invalid("a part has no plain name")

@@ -23,6 +23,7 @@ from gateway.dialects import form
 from gateway.errors import InvalidRequest
 
 ITEMS_MAX: Final = 10_000
+_OBJECTS_MAX: Final = 200_000
 _PACKED = "gw1."
 _encode = msgspec.json.Encoder().encode
 
@@ -111,6 +112,7 @@ class PackedReasoning(msgspec.Struct, omit_defaults=True):
 
 _decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_kind = msgspec.json.Decoder(_Kind).decode
+_decode_kinds = msgspec.json.Decoder(list[_Kind]).decode
 _decode_message = msgspec.json.Decoder(_Message).decode
 _decode_call = msgspec.json.Decoder(_Call).decode
 _decode_result = msgspec.json.Decoder(_Result).decode
@@ -137,10 +139,15 @@ def split_items(raw: msgspec.Raw | bytes) -> list[msgspec.Raw]:
     """The items of ``input``; a text is one message of the user. Raises InvalidRequest."""
     if bytes(memoryview(raw)[:1]) == b'"':
         return [msgspec.Raw(b'{"type":"message","role":"user","content":%b}' % bytes(raw))]
+    if bytes(raw).count(b"{") > _OBJECTS_MAX:
+        raise InvalidRequest("`input` has too many members.", code="too_many_items", param="input")
     try:
+        _decode_kinds(raw)  # stops at the first item that is no object, before anything is made of the others
         items = _decode_items(raw)
     except (msgspec.DecodeError, RecursionError):
-        raise InvalidRequest("`input` must be a string or an array.", code="invalid_type", param="input") from None
+        raise InvalidRequest(
+            "`input` must be a string or an array of objects.", code="invalid_type", param="input"
+        ) from None
     if len(items) > ITEMS_MAX:
         raise InvalidRequest(f"`input` has more than {ITEMS_MAX} items.", code="too_many_items", param="input")
     return items

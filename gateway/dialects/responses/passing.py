@@ -121,9 +121,7 @@ class PassedResponse:
 
 def _fields(native: Native, request: ChatRequest, backend: Backend) -> dict[str, Any]:
     """The members to send."""
-    fields: dict[str, Any] = {
-        name: raw for name, raw in native.fields.items() if name.casefold() not in backend.unsupported_fields
-    }
+    fields: dict[str, Any] = dict(native.fields)
     fields["model"] = backend.model or request.model
     chat = request.fields
     for name in _changed(native, request):
@@ -142,7 +140,7 @@ def _fields(native: Native, request: ChatRequest, backend: Backend) -> dict[str,
     if limit is not None:
         fields["max_output_tokens"] = limit
     fields.pop("prompt_variables", None)
-    return fields
+    return {name: value for name, value in fields.items() if name.casefold() not in backend.unsupported_fields}
 
 
 def _move_effort(fields: dict[str, Any], raw: msgspec.Raw | bytes) -> None:

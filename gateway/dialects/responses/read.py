@@ -113,8 +113,8 @@ def read_asked(body: bytes, max_members: int) -> Asked:
         raise InvalidRequest("`background` is not supported.", code="unsupported_field", param="background")
     items = split_items(said)
     for place, item in enumerate(items):
-        if b"item_reference" in bytes(item):
-            _refuse_reference(item, f"input[{place}]")
+        _refuse_reference(item, f"input[{place}]")
+    _refuse_foreign(fields)
     store = _take(fields, "store", _decode_bool, "a boolean")
     return Asked(
         model=model,
@@ -130,18 +130,67 @@ def read_asked(body: bytes, max_members: int) -> Asked:
 
 class _Kind(msgspec.Struct):
     type: str | None = None
+    role: str | None = None
 
 
 _decode_kind = msgspec.json.Decoder(_Kind).decode
 
 
 def _refuse_reference(item: msgspec.Raw, name: str) -> None:
+    """Raises InvalidRequest for an item that stands for one, or for a file, that the provider keeps for all tenants."""
     try:
-        kind = _decode_kind(item).type
+        kind = _decode_kind(item)
     except (msgspec.DecodeError, RecursionError):
-        return  # told of where it is read
-    if kind == "item_reference":
+        raise InvalidRequest(f"`{name}` must be an object.", code="invalid_type", param=name) from None
+    if kind.type == "item_reference" or (kind.type is None and kind.role is None) or _names_a_file(item):
         raise InvalidRequest(f"`{name}` refers to what is not kept here.", code="unsupported_field", param=name)
+
+
+def _names_a_file(raw: msgspec.Raw) -> bool:
+    """Whether anything in it has one of the names by which files are referred to, however it is written."""
+    text = bytes(raw)
+    if b"file_id" not in text and b"\\u" not in text:
+        return False
+    left = [msgspec.json.decode(text)]
+    while left:
+        each = left.pop()
+        if isinstance(each, dict):
+            if any(each.get(name) is not None for name in ("file_id", "file_ids")):
+                return True
+            left += each.values()
+        elif isinstance(each, list):
+            left += each
+    return False
+
+
+def _refuse_foreign(fields: Mapping[str, msgspec.Raw]) -> None:
+    """Raises InvalidRequest for tools and prompts by which a caller could reach what the provider keeps for others."""
+    if fields.get("prompt", ABSENT) != ABSENT:
+        raise InvalidRequest("`prompt` is decided by the scenario.", code="unsupported_field", param="prompt")
+    raw = fields.get("tools", ABSENT)
+    if raw == ABSENT:
+        return
+    if bytes(raw).count(b"{") > _OBJECTS_MAX:
+        raise InvalidRequest("`tools` has too many members.", code="too_many_items", param="tools")
+    try:
+        tools = _decode_kinds(raw)
+    except (msgspec.DecodeError, RecursionError):
+        raise InvalidRequest("`tools` must be an array of objects.", code="invalid_type", param="tools") from None
+    if len(tools) > _TOOLS_MAX:
+        raise InvalidRequest(f"`tools` has more than {_TOOLS_MAX} items.", code="too_many_items", param="tools")
+    for place, tool in enumerate(tools):
+        if tool.type not in _OWN_TOOLS:
+            param = f"tools[{place}]"
+            raise InvalidRequest(
+                f"`{param}` is of a type that is not supported.", code="unsupported_field", param=param
+            )
+
+
+_OWN_TOOLS: Final = frozenset({"function", "custom", "web_search", "web_search_preview"})
+"""Types of tools that reach nothing which a provider keeps under the gateway's account."""
+_TOOLS_MAX: Final = 1024
+_OBJECTS_MAX: Final = 100_000
+_decode_kinds = msgspec.json.Decoder(list[_Kind]).decode
 
 
 def read_request(asked: Asked, earlier: Sequence[msgspec.Raw] = ()) -> ChatRequest:

@@ -75,7 +75,6 @@ class ResponseEvents:
 
     def feed(self, data: bytes) -> bytes:
         """See ``Translator``."""
-        self._bytes += len(data)
         for event in self._reader.feed(data):
             self._take(event.data)
         return self._told()
@@ -156,7 +155,7 @@ class ResponseEvents:
                     summary_index=0,
                     part={"type": "summary_text", "text": ""},
                 )
-            item.said.append(text)
+            self._keep(item, text)
             self._emit(
                 "response.reasoning_summary_text.delta",
                 item_id=self._id(item),
@@ -178,13 +177,13 @@ class ResponseEvents:
 
     def _say_text(self, text: str, logprobs: list[Any]) -> None:
         item = self._message("text")
-        item.said.append(text)
+        self._keep(item, text)
         self._logprobs += logprobs
         self._emit("response.output_text.delta", **self._part(item), delta=text, logprobs=logprobs)
 
     def _say_refusal(self, text: str) -> None:
         item = self._message("refusal")
-        item.said.append(text)
+        self._keep(item, text)
         self._emit("response.refusal.delta", **self._part(item), delta=text)
 
     def _message(self, part: str) -> _Open:
@@ -231,7 +230,7 @@ class ResponseEvents:
         elif call.extra_content is not msgspec.UNSET and item.call is not None:
             item.call.extra_content = call.extra_content
         if function.arguments:
-            item.said.append(function.arguments)
+            self._keep(item, function.arguments)
             self._emit(
                 "response.function_call_arguments.delta",
                 item_id=self._id(item),
@@ -253,6 +252,11 @@ class ResponseEvents:
         return done
 
     # Items
+
+    def _keep(self, item: _Open, text: str) -> None:
+        """What was said is told again at the end."""
+        item.said.append(text)
+        self._bytes += len(text)
 
     def _id(self, item: _Open) -> str:
         return self._envelope.item_id({"message": "msg", "reasoning": "rs"}.get(item.kind, "fc"), item.place)

@@ -48,7 +48,7 @@ def test_every_part_is_seen_wherever_it_is_cut(parts: list[tuple[str, bytes]], c
 
 def test_a_file_is_known_as_one() -> None:
     """By its name, in either form."""
-    for name in (b'filename="a\\"b.wav"', b"filename*=UTF-8''a.wav", b'filename=""'):
+    for name in (b'filename="a%22b.wav"', b"filename*=UTF-8''a.wav", b'filename=""'):
         body = b'--xYz-1\r\ncontent-disposition: form-data; name="file"; %b\r\n\r\nx\r\n--xYz-1--' % name
         assert scanned(body)[0].is_file
 
@@ -67,6 +67,9 @@ def test_a_file_is_known_as_one() -> None:
         form(("a", b"1")).replace(b'name="a"', b'name="a"; name="b"'),
         form(("a", b"1")).replace(b'name="a"', b"name*=utf-8''a"),
         form(("a", b"1")).replace(b'name="a"', b'name="a\\"b"'),
+        form(("a", b"1")).replace(b'name="a"', b'name="a"; b="x\\\\"; c="; name=model; d="'),
+        form(("a", b"1")).replace(b'name="a"', b'name="a"; other="b"'),
+        form(("a", b"1")).replace(b'name="a"', b'name="a"; filename="b"; filename="c"'),
         form(("a", b"1")).replace(b'name="a"', b'name=""'),
         form(("a", b"1")).replace(b'name="a"', b'name = "a"'),
         form(("a", b"1")).replace(b"; name", b";\r\n name"),

@@ -83,7 +83,7 @@ def test_what_chat_has_no_place_for_is_named() -> None:
         truncation="auto",
         a_later_field=1,
         include=["file_search_call.results"],
-        tools=[{"type": "function", "name": "f"}, {"type": "mcp"}],
+        tools=[{"type": "function", "name": "f"}, {"type": "custom", "name": "g"}],
         tool_choice={"type": "mcp"},
         input=[{"role": "user", "content": [{"type": "input_video"}]}, {"role": "user", "content": "a"}],
         text={"format": {"type": "grammar"}},
@@ -110,7 +110,7 @@ def test_what_chat_has_no_place_for_is_named() -> None:
         (b'{"model":"m"}', "input"),
         (b'{"input":"x"}', "model"),
         (b'{"model":"m","input":7}', "input"),
-        (b'{"model":"m","input":[1]}', "input[0]"),
+        (b'{"model":"m","input":[1]}', "input"),
         (b'{"model":"m","input":"x","stream":1}', "stream"),
         (b'{"model":"m","input":"x","include":"all"}', "include"),
         (b'{"model":"m","input":"x","instructions":["a"]}', "instructions"),
@@ -128,6 +128,37 @@ def events_of(written: bytes) -> list[Event]:
     """The events of a stream."""
     reader = EventReader(1 << 20)
     return reader.feed(written) + reader.end()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"input": [{"type": "item_reference", "id": "msg_1"}]},
+        {"input": [{"id": "msg_1"}]},
+        {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "file-1"}]}]},
+        {"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "file-1"}]}]},
+        {"input": [{"type": "novel", "deep": [{"file_ids": ["file-1"]}]}]},
+        {"tools": [{"type": "file_search", "vector_store_ids": ["vs_1"]}]},
+        {"tools": [{"type": "code_interpreter", "container": "cntr_1"}]},
+        {"prompt": {"id": "pmpt_1"}},
+    ],
+)
+def test_nothing_reaches_what_a_provider_keeps_for_all_tenants(fields: dict[str, Any]) -> None:
+    """However it is written: with escapes, too."""
+    body = json.dumps({"model": "m", "input": "x"} | fields)
+    escaped = body.replace("item_reference", "item\\u005freference").replace("file_id", "file\\u005fid")
+    for each in {body, escaped}:
+        with pytest.raises(InvalidRequest) as caught:
+            read_asked(each.encode(), 64)
+        assert caught.value.code == "unsupported_field"
+
+
+def test_a_long_answer_is_told_to_its_end() -> None:
+    """What counts is what is said, not the frames that it comes in."""
+    asked = read_asked(b'{"model":"m","input":"x"}', 64)
+    stream = ResponseEvents(Envelope(asked, "resp_1", 0), 5000, lambda _: None)
+    written = b"".join(stream.feed(delta(content="word ")) for _ in range(900)) + stream.end()
+    assert json.loads(events_of(written)[-1].data)["type"] == "response.completed"
 
 
 def delta(finish: str | None = None, **told: Any) -> bytes:
