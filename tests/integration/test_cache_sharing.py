@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 from collections import Counter
 from collections.abc import Iterator
@@ -196,12 +197,21 @@ def test_a_call_ends_when_nobody_waits(both: CachedFleet, crowd: Crowd, after: i
     gate.wait_reached()
     followers = join(both, crowd, 2, at=0)
     wait_inflight(both, 3, 0)
+    assert calls_under_way(both)
     for each in (leader, *followers):
         each.leave()
     both.upstream.wait_for_disconnect()
     gate.open()
+    # Whoever follows it before others are told that it is given up gets its beginning and an error.
+    eventually(lambda: not calls_under_way(both), what="the end of the call told to others")
     (again,) = join(both, crowd, 1, at=1)
     assert_whole_of_default(again.result())
+
+
+def calls_under_way(fleet: CachedFleet) -> list[str]:
+    """The calls that other processes could follow: the keys that say who makes them."""
+    keys = fleet.command("KEYS", "lgw:1:*:cache:flight:*").split("\r\n")
+    return [key for key in keys if re.search(r":flight:[0-9a-f]+$", key)]
 
 
 def assert_whole_of_default(got: Got) -> None:

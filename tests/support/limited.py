@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,6 +14,7 @@ from tests.support.gateway import GatewayProcess
 from tests.support.scripts import Chat, Received, Script, Tokens
 from tests.support.upstream import ScriptedUpstream
 from tests.support.valkey import Valkey
+from tests.support.waiting import eventually
 
 PATH = "/v1/chat/completions"
 PRICE = {"inputPerMillion": "1000", "outputPerMillion": "2000"}
@@ -114,6 +115,22 @@ class Fleet:
             for name, value in zip(values[::2], values[1::2], strict=True):
                 total[name.rpartition("|")[2]] += int(value)
         return total
+
+
+def spend_up(ask: Callable[[], Response], spender: Spender, least: int) -> list[Response]:
+    """Ask until the budget is used up: at least ``least`` tokens, and then a refusal, which comes last.
+
+    A refusal before that is no end: calls that have been answered give back a moment later what they did not use, and a
+    refusal may stand for a moment.
+    """
+    answers: list[Response] = []
+
+    def is_used_up() -> bool:
+        answers.append(ask())
+        return answers[-1].status != 200 and spender.tokens > least
+
+    eventually(is_used_up, what=f"more than {least} tokens and a refusal")
+    return answers
 
 
 def statuses(answers: Sequence[Response]) -> Counter[int]:
